@@ -1,0 +1,61 @@
+# make help prints what there is. Needs GNU make, a POSIX shell, and Python 3.11 to 3.13 with venv.
+VENV ?= .venv
+BOOK_VENV ?= .venv-book
+PROFILE ?= laptop
+NOTEBOOK ?=
+MEASURE ?=
+PARAMS ?=
+PYTEST_ARGS ?=
+PORT ?= 8000
+
+# Expanded only where a recipe uses it, so that targets without Python run without Python.
+FIND_PYTHON = python=$$(PYTHON="$(PYTHON)" sh tools/find_python.sh)
+SITE = _build/html/index.html
+
+.PHONY: help book serve test env notebooks lock repo-url clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make book                      build the website from the stored outputs (small environment, no TensorFlow)"
+	@echo "make serve                     build it and serve it on localhost"
+	@echo "make test                      everything that CI runs; extra options: PYTEST_ARGS='-k data -x'"
+	@echo "make env                       only make the environment $(VENV) from the lock"
+	@echo "make notebooks PROFILE=laptop  re-run the chapters and store their outputs; profiles: smoke, laptop, gpu"
+	@echo "     NOTEBOOK=03_model_based   ... one chapter; MEASURE=1 first measures its missing seeds"
+	@echo "make lock                      resolve the dependencies again (LOCK_ARGS=--upgrade for the newest)"
+	@echo "make repo-url URL=https://...  write the repository's address into badges, links and Colab cells"
+	@echo "make clean                     remove what was built; environments stay"
+
+book:
+	@$(FIND_PYTHON) && "$$python" tools/make_env.py --dir "$(BOOK_VENV)" --lock book-py
+	@rm -rf _build/html
+	@"$(BOOK_VENV)/bin/jupyter-book" build . -W -n --keep-going --quiet
+	@test -s $(SITE)
+	@echo "The book is built. Open file://$(CURDIR)/$(SITE) in a browser, or run: make serve"
+
+serve: book
+	@echo "Serving the book on http://localhost:$(PORT) (stop with Ctrl-C; another port: make serve PORT=8080)"
+	@"$(BOOK_VENV)/bin/python" -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
+
+env:
+	@$(FIND_PYTHON) && "$$python" tools/make_env.py --dir "$(VENV)" --lock py --editable
+
+test: env
+	@"$(VENV)/bin/python" -m pytest tests $(PYTEST_ARGS)
+
+notebooks: env
+	@"$(VENV)/bin/python" tools/run_notebooks.py --profile "$(PROFILE)" $(if $(NOTEBOOK),--notebook "$(NOTEBOOK)") \
+		$(if $(filter-out 0,$(MEASURE)),--measure) $(foreach p,$(PARAMS),--set "$(p)")
+
+lock:
+	@$(FIND_PYTHON) && { test -x .venv-lock/bin/uv || { "$$python" -m venv .venv-lock \
+		&& .venv-lock/bin/pip install --quiet --disable-pip-version-check uv; }; }
+	@.venv-lock/bin/python tools/lock.py $(LOCK_ARGS)
+
+repo-url:
+	@test -n "$(URL)" || { echo "Say which: make repo-url URL=https://github.com/you/transfer-learning-keras" >&2; exit 1; }
+	@$(FIND_PYTHON) && "$$python" tools/repo_url.py "$(URL)"
+
+clean:
+	rm -rf _build build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +

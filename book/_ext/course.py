@@ -1,0 +1,150 @@
+"""Sphinx extension of this book: recorded numbers, runtimes and outcome badges.
+
+Roles:
+    ``{claim}`name```, ``{claim}`name:mean```, ``{claim}`name:interval``` print a number that was recorded.
+    ``{runtime}`03_model_based``` prints how long a chapter takes and how much memory, by profile.
+    ``{outcome}`tl-03-2``` prints the id of a learning outcome as a badge.
+
+Directives:
+    ``{runtimes}`` prints the table of all chapters and profiles.
+
+A name that no notebook recorded is a warning, and so an error in a strict build. While a text is written
+before its notebook is, ``COURSE_DRAFT=1`` turns these into visible question marks.
+"""
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective, SphinxRole
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tools")]  # the package, for the API pages; and the reader of notebooks
+
+import stored_claims  # noqa: E402
+
+logger = logging.getLogger(__name__)
+PROFILES = ("smoke", "laptop", "gpu")
+OUTCOME = re.compile(r"tl-[a-z0-9]{2}-\d{1,2}")
+
+
+def complain(message: str, location: Any) -> None:
+    """Warn, unless this is a draft."""
+    if not os.environ.get("COURSE_DRAFT"):
+        logger.warning(message, location=location, type="course")
+
+
+class ClaimRole(SphinxRole):
+    """``{claim}`name``` and its parts."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        """Return the number, or question marks and a warning."""
+        name, _, part = self.text.partition(":")
+        claims = self.env.app.course_claims
+        try:
+            if name not in claims:
+                raise ValueError(f"No notebook recorded the claim {name!r}.")
+            text = stored_claims.shown(claims[name], part)
+        except ValueError as error:
+            complain(str(error), self.get_location())
+            text = f"??{self.text}??"
+        # A number and its unit stay on one line.
+        text = re.sub(r"(?<=\d) (?=%|s\b|points)", "\u00a0", text)
+        return [nodes.inline(text, text, classes=["claim"])], []
+
+
+class RuntimeRole(SphinxRole):
+    """``{runtime}`03_model_based```."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        """Return time and memory for each profile that was run."""
+        runs = self.env.app.course_runs.get(self.text, {})
+        parts: list[str] = []
+        for profile in ("laptop", "smoke", "gpu"):
+            if profile in runs:
+                run = runs[profile]
+                about = "about " if not parts else ""
+                memory = f", {stored_claims.memory(run['peak_mb'])}" if profile != "smoke" else ""
+                parts.append(f"{about}{stored_claims.duration(run['seconds'])}{memory} ({profile})")
+        if not parts:
+            complain(f"No run of {self.text!r} is stored in {stored_claims.RUNS}.", self.get_location())
+        text = "; ".join(parts) or f"??{self.text}??"
+        return [nodes.inline(text, text, classes=["runtime"])], []
+
+
+class OutcomeRole(SphinxRole):
+    """``{outcome}`tl-03-2```."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        """Return the id as a badge."""
+        if not OUTCOME.fullmatch(self.text):
+            logger.warning(
+                f"An outcome's id looks like tl-03-2; this is {self.text!r}.",
+                location=self.get_location(),
+                type="course",
+            )
+        return [nodes.inline(self.text, self.text, classes=["outcome"])], []
+
+
+class RuntimesDirective(SphinxDirective):
+    """``{runtimes}``: a table of seconds and peak memory."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return the table."""
+        runs = self.env.app.course_runs
+        if not runs:
+            complain(f"No runs are stored in {stored_claims.RUNS}.", self.get_location())
+            text = "No runs are stored yet."
+            return [nodes.paragraph(text, text)]
+        profiles = [p for p in PROFILES if any(p in run for run in runs.values())]
+        rows = []
+        for chapter in sorted(runs):
+            row = [chapter]
+            for profile in profiles:
+                run = runs[chapter].get(profile)
+                row.append(
+                    f"{stored_claims.duration(run['seconds'])}, {stored_claims.memory(run['peak_mb'])}"
+                    if run
+                    else "–"
+                )
+            rows.append(row)
+        cores = sorted({run["cores"] for by in runs.values() for run in by.values() if "cores" in run})
+        table = self.table(["Chapter", *profiles], rows)
+        note = (
+            f"Wall-clock time and peak memory on {' or '.join(map(str, cores))} CPU cores." if cores else ""
+        )
+        return [table, nodes.paragraph(note, note)] if note else [table]
+
+    @staticmethod
+    def table(header: list[str], rows: list[list[str]]) -> nodes.table:
+        """Return a docutils table of plain texts."""
+
+        def row(texts: list[str]) -> nodes.row:
+            entries = [nodes.entry("", nodes.paragraph(text, text)) for text in texts]
+            return nodes.row("", *entries)
+
+        group = nodes.tgroup("", *[nodes.colspec(colwidth=1) for _ in header], cols=len(header))
+        group += nodes.thead("", row(header))
+        group += nodes.tbody("", *[row(texts) for texts in rows])
+        return nodes.table("", group, classes=["runtimes"])
+
+
+def read(app: Sphinx) -> None:
+    """Read all stored claims and runs once a build."""
+    app.course_claims = stored_claims.read_claims(ROOT)
+    app.course_runs = stored_claims.read_runs(ROOT)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Register roles and directives."""
+    app.connect("builder-inited", read)
+    app.add_role("claim", ClaimRole())
+    app.add_role("runtime", RuntimeRole())
+    app.add_role("outcome", OutcomeRole())
+    app.add_directive("runtimes", RuntimesDirective)
+    return {"version": "1", "parallel_read_safe": False, "env_version": 1}

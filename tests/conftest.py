@@ -1,0 +1,54 @@
+"""Shared by all tests: whether real CIFAR-10 can be had, and one smoke run of each chapter."""
+
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import run_notebooks
+
+
+def cifar10_source() -> str | None:
+    """Return where real CIFAR-10 can be had without a download, or ``None``."""
+    folder = os.environ.get("TLHELPERS_DATA")
+    if folder:
+        archive = Path(folder) / "cifar10.zip"
+        if zipfile.is_zipfile(archive) or (Path(folder) / "cifar10").is_dir():
+            return "TLHELPERS_DATA"
+    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "datasets"
+    names = ("cifar-10-batches-py-target", "cifar-10-batches-py", "cifar-10-batches-py.tar.gz")
+    return "Keras' cache" if any((home / name).exists() for name in names) else None
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip tests that need CIFAR-10 where it cannot be had, and say so."""
+    if item.get_closest_marker("needs_cifar10") and cifar10_source() is None:
+        pytest.skip("no CIFAR-10 here: set TLHELPERS_DATA to a folder that holds cifar10.zip or cifar10/")
+
+
+@pytest.fixture(scope="session")
+def cifar10() -> str | None:
+    """Where real CIFAR-10 can be had without a download, or ``None``."""
+    return cifar10_source()
+
+
+@pytest.fixture(scope="session")
+def smoke_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], run_notebooks.Run]:
+    """Run a chapter in ``smoke``, once a session, whoever asks first."""
+    folder = tmp_path_factory.mktemp("smoke")
+    done: dict[str, run_notebooks.Run | run_notebooks.RunError] = {}
+
+    def run(name: str) -> run_notebooks.Run:
+        if name not in done:
+            try:
+                done[name] = run_notebooks.execute(run_notebooks.find(name), "smoke", folder)
+            except run_notebooks.RunError as error:
+                done[name] = error
+        result = done[name]
+        if isinstance(result, run_notebooks.RunError):
+            pytest.fail(str(result), pytrace=False)
+        return result
+
+    return run

@@ -1,0 +1,120 @@
+"""Claims: every number in the prose was recorded and lies in its band; bands are as narrow as the seeds ask."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import bands
+import run_notebooks
+import stored_claims
+from notebook_code import is_exact
+
+NOTEBOOKS = run_notebooks.notebooks()
+CLAIMS = stored_claims.read_claims()
+BANDS = bands.read_bands()
+SECTIONS = [(name, profile) for name in sorted(BANDS) for profile in sorted(BANDS[name])]
+TOLERANCE = 1e-9
+
+
+def inside(claim: dict, profile: str) -> str:
+    """Return what is wrong with a claim's mean or its live value against the band; empty if nothing."""
+    band = BANDS.get(claim["name"], {}).get(profile)
+    if band is None:
+        return f"{claim['name']}: no band for {profile}"
+    for what in ("mean", "live"):
+        value = claim.get(what)
+        if value is not None and not band["low"] - TOLERANCE <= value <= band["high"] + TOLERANCE:
+            ends = f"{band['low']:.6g} to {band['high']:.6g}"
+            return f"{claim['name']}: {what} {value:.6g} is outside {ends} ({profile})"
+    return ""
+
+
+def test_there_are_claims_and_bands() -> None:
+    """A suite that compared nothing would prove nothing."""
+    assert CLAIMS, "no notebook stores a claim"
+    assert SECTIONS, "tests/claims.toml holds no band"
+
+
+def test_every_claim_has_bands_and_every_band_a_claim() -> None:
+    """Names agree in both directions, and each claim has a band for ``smoke`` and for ``laptop``."""
+    assert sorted(CLAIMS) == sorted(BANDS)
+    for name in CLAIMS:
+        assert {"smoke", "laptop"} <= set(BANDS[name]), f"{name}: bands for {sorted(BANDS[name])} only"
+
+
+@pytest.mark.parametrize(("name", "profile"), SECTIONS)
+def test_band_is_honest(name: str, profile: str) -> None:
+    """At least three measured seeds, and a half-width of at most three of their standard deviations."""
+    section = BANDS[name][profile]
+    values = section["values"]
+    assert len(values) >= bands.MIN_SEEDS
+    half = (section["high"] - section["low"]) / 2
+    assert 0 <= half <= bands.WIDTH * bands.standard_deviation(values) + TOLERANCE
+    centre = (section["high"] + section["low"]) / 2
+    assert centre == pytest.approx(sum(values) / len(values), abs=1e-6), (
+        "the band is not centred on its values"
+    )
+
+
+def test_bands_come_from_the_committed_measurements() -> None:
+    """A section's values are those under ``benchmarks/results/``, wherever its claim was measured there."""
+    compared = 0
+    for name, profiles in bands.measured().items():
+        for profile, values in profiles.items():
+            if name in BANDS:
+                assert BANDS[name].get(profile, {}).get("values") == pytest.approx(values), (
+                    f"{name} ({profile}): run python tools/bands.py"
+                )
+                compared += 1
+    assert compared, "no band has measurements under benchmarks/results/"
+
+
+@pytest.mark.parametrize("name", sorted(CLAIMS))
+def test_stored_claim_is_in_its_band(name: str) -> None:
+    """What the book prints lies in the band of ``laptop``: a mean of at least three seeds, with interval."""
+    claim = CLAIMS[name]
+    assert not (problem := inside(claim, run_notebooks.STORED)), problem
+    assert claim["n"] >= bands.MIN_SEEDS, (
+        f"{name} is a mean of {claim['n']}; measure more: make notebooks MEASURE=1"
+    )
+    assert claim["low"] is not None
+    assert claim["low"] <= claim["mean"] <= claim["high"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_smoke_claims_are_in_their_bands(path: Path, smoke_run: Callable[[str], run_notebooks.Run]) -> None:
+    """The smoke run records the same names as the stored run, in the bands of ``smoke``."""
+    if is_exact(path):
+        claims = [
+            c for c in CLAIMS.values() if c["notebook"] == path.stem
+        ]  # nbval compared their printed lines
+    else:
+        claims = smoke_run(path.stem).claims
+    stored = sorted(name for name, claim in CLAIMS.items() if claim["notebook"] == path.stem)
+    assert sorted(c["name"] for c in claims) == stored
+    assert not (problems := [p for p in (inside(c, "smoke") for c in claims) if p]), "\n".join(problems)
+
+
+def test_prose_and_notebooks_agree() -> None:
+    """Every claim is used by some prose, and every name in prose is recorded."""
+    used = stored_claims.names_in_prose()
+    assert used, "the prose uses no claim"
+    unknown = {name: files for name, files in used.items() if name not in CLAIMS}
+    assert not unknown, f"no notebook records: {unknown}"
+    unused = sorted(set(CLAIMS) - set(used))
+    assert not unused, f"no prose uses: {unused}"
+
+
+def test_prose_shows_every_claim() -> None:
+    """Each claim can be printed whole, as mean and as interval."""
+    for claim in CLAIMS.values():
+        assert stored_claims.shown(claim, "mean") in stored_claims.shown(claim)
+        assert " to " in stored_claims.shown(claim, "interval")
+
+
+def test_no_draft() -> None:
+    """The switch that lets unknown names pass is off."""
+    assert not os.environ.get("COURSE_DRAFT")

@@ -1,0 +1,229 @@
+"""Chapters: they run in ``smoke``, and what is stored of them is fit to publish and up to date."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import nbformat
+import pytest
+
+import bands
+import notebook_code
+import repo_url
+import run_notebooks
+from notebook_code import EXACT, ROOT, is_exact
+
+NOTEBOOKS = run_notebooks.notebooks()
+FOLDED = {"hide-input", "hide-cell", "remove-input", "remove-cell"}
+MAX_LINES_CELL, MAX_LINES, MAX_BYTES = 25, 300, 600_000
+SMOKE_SECONDS = 60.0
+# CI machines are shared: what takes 50 s alone may take longer there.
+SLACK = 2.0 if os.environ.get("CI") else 1.0
+
+each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+
+
+def code_cells(path: Path) -> list[nbformat.NotebookNode]:
+    """Return the stored code cells that hold code."""
+    cells = nbformat.read(path, as_version=4).cells
+    return [c for c in cells if c.cell_type == "code" and c.source.strip()]
+
+
+def texts(cell: nbformat.NotebookNode) -> str:
+    """Return everything textual in a cell's outputs."""
+    parts = []
+    for output in cell.outputs:
+        parts.append(output.get("text", ""))
+        parts += [
+            v for k, v in output.get("data", {}).items() if k.startswith("text/") and isinstance(v, str)
+        ]
+        parts += output.get("traceback", [])
+    return "\n".join(parts)
+
+
+def test_there_are_chapters() -> None:
+    """A suite that looked at no notebook would prove nothing."""
+    assert NOTEBOOKS, "notebooks/ holds no chapter"
+
+
+@each
+@pytest.mark.slow
+def test_runs_in_smoke(path: Path, request: pytest.FixtureRequest, record_property) -> None:
+    """Each chapter runs once, in under a minute: by nbval where outputs are exact, else by papermill."""
+    if is_exact(path):
+        env = {**os.environ, "TL_PROFILE": "smoke", "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-m", "pytest", str(path), "--nbval-lax", "--nbval-current-env", "-q"]
+        command += [
+            "--nbval-cell-timeout=300",
+            "-p",
+            "no:cacheprovider",
+            "--durations=0",
+            f"--rootdir={path.parent}",
+        ]
+        command += ["-c", os.devnull]
+        start = time.perf_counter()
+        done = subprocess.run(command, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        seconds = time.perf_counter() - start
+        assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+        assert re.search(r"\d+ passed", done.stdout), f"nbval ran no cell:\n{done.stdout[-2000:]}"
+    else:
+        seconds = request.getfixturevalue("smoke_run")(path.stem).seconds
+    print(f"{path.stem}: {seconds:.1f} s in smoke")
+    record_property("seconds", round(seconds, 1))
+    assert seconds < SMOKE_SECONDS * SLACK, (
+        f"{path.stem} took {seconds:.0f} s in smoke; the limit is {SMOKE_SECONDS:.0f} s"
+    )
+
+
+@each
+def test_smoke_output_has_no_warning(path: Path, request: pytest.FixtureRequest) -> None:
+    """A run writes nothing to stderr but what TensorFlow always writes."""
+    if is_exact(path):
+        pytest.skip("compared by nbval, which keeps no outputs")
+    run = request.getfixturevalue("smoke_run")(path.stem)
+    assert not run_notebooks.unfit(nbformat.read(run.path, as_version=4))
+
+
+@each
+def test_exact_claims_are_compared(path: Path) -> None:
+    """Where nbval replaces the smoke run, every claim stands in a compared cell: none goes unchecked."""
+    if not is_exact(path):
+        pytest.skip("its claims are read from its smoke run")
+    for cell in code_cells(path):
+        if any(o.get("metadata", {}).get("tlhelpers_claim") for o in cell.outputs):
+            assert EXACT in notebook_code.tags(cell), f"tag this cell {EXACT}: {cell.source[:80]!r}"
+
+
+@each
+def test_stored_run_is_complete(path: Path) -> None:
+    """Stored outputs come from one run, top to bottom, without an error."""
+    cells = code_cells(path)
+    counts = [c.execution_count for c in cells]
+    assert counts == list(range(1, len(cells) + 1)), (
+        f"not one run in order: {counts}; make notebooks NOTEBOOK={path.stem}"
+    )
+    for number, cell in enumerate(cells, 1):
+        if "raises-exception" not in notebook_code.tags(cell):
+            assert not [o for o in cell.outputs if o.output_type == "error"], (
+                f"code cell {number} stores an error"
+            )
+
+
+@each
+def test_stored_outputs_are_clean(path: Path) -> None:
+    """No log noise, progress bars, machine paths, addresses of objects or times of day."""
+    forbidden = {
+        "text on stderr": None,
+        "a machine path": re.compile(r"(?<![\w.])(/home/|/root/|/tmp/|/work/|/Users/|/content/|[A-Z]:\\\\)"),
+        "an object's address": re.compile(r"\b0x[0-9a-f]{6,}"),
+        "a progress bar": re.compile(r"\d+/\d+ [━=\[]|[█▏▎▍▌▋▊▉]|\r|\x08|it/s\b"),
+        "a time of day": re.compile(r"\b\d{4}-\d\d-\d\d[ T]\d\d:\d\d|\b\d\d:\d\d:\d\d\b"),
+    }
+    found = []
+    for number, cell in enumerate(code_cells(path), 1):
+        if any(o.output_type == "stream" and o.name == "stderr" for o in cell.outputs):
+            found.append(f"code cell {number}: text on stderr")
+        text = texts(cell)
+        if "display_quiz" in cell.source:
+            continue  # the quiz's own page, a script of its package
+        for what, pattern in forbidden.items():
+            match = pattern.search(text) if pattern else None
+            if match:
+                found.append(
+                    f"code cell {number}: {what}: {text[max(0, match.start() - 20) : match.end() + 30]!r}"
+                )
+    assert not found, "\n".join(found)
+
+
+@each
+def test_is_small(path: Path) -> None:
+    """Short cells, a short chapter, a small file. The Colab cell, everywhere the same, does not count."""
+    assert path.stat().st_size < MAX_BYTES, f"{path.stat().st_size} bytes"
+    total = 0
+    for cell in code_cells(path):
+        if repo_url.TAG in notebook_code.tags(cell):
+            continue
+        lines = [line for line in cell.source.splitlines() if line.strip()]
+        total += len(lines)
+        if not FOLDED & set(notebook_code.tags(cell)):
+            assert len(lines) <= MAX_LINES_CELL, f"a cell of {len(lines)} lines: {lines[0]!r}"
+    assert 0 < total <= MAX_LINES, f"{total} lines of code"
+
+
+@each
+def test_figures_have_alt_text(path: Path) -> None:
+    """Each cell that shows an image says in words what it shows."""
+    for cell in code_cells(path):
+        if any(
+            "image/png" in o.get("data", {}) or "image/svg+xml" in o.get("data", {}) for o in cell.outputs
+        ):
+            alt = cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "")
+            assert len(alt) > 20, f"no alt text (cell metadata mystnb.image.alt): {cell.source[:80]!r}"
+
+
+@each
+def test_follows_the_template(path: Path) -> None:
+    """Label, title, outcomes, runtime, summary, exercises with folded solutions, a quiz."""
+    notebook = nbformat.read(path, as_version=4)
+    prose = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
+    assert re.match(r"\([\w-]+\)=\n# ", notebook.cells[0].source), "the first cell is a label and a title"
+    outcomes = set(re.findall(r"\{outcome\}`(tl-\d\d-\d+)`", prose))
+    assert 3 <= len(outcomes) <= 5, f"three to five outcomes, not {sorted(outcomes)}"
+    assert all(o.startswith(f"tl-{path.stem[:2]}-") for o in outcomes), sorted(outcomes)
+    assert f"{{runtime}}`{path.stem}`" in prose
+    assert re.search(r"^## Summary", prose, re.M)
+    exercises = set(re.findall(r"\{exercise(?:-start)?\}[^\n]*\n(?:[:`]*\n)?:label: ([\w-]+)", prose))
+    solutions = set(re.findall(r"\{solution(?:-start)?\} ([\w-]+)", prose))
+    assert 2 <= len(exercises) <= 4, f"two to four exercises, not {sorted(exercises)}"
+    assert exercises == solutions
+    assert prose.count(":class: dropdown") >= len(solutions), "solutions are folded: `:class: dropdown`"
+    assert any("display_quiz" in c.source for c in code_cells(path)), "no quiz"
+
+
+@each
+def test_stored_profile_is_laptop(path: Path) -> None:
+    """The book shows the runs on real data."""
+    stored = nbformat.read(path, as_version=4).metadata.get("tlhelpers", {})
+    assert stored.get("profile") == run_notebooks.STORED, f"make notebooks NOTEBOOK={path.stem}"
+
+
+@each
+def test_outputs_belong_to_the_code(path: Path, tmp_path: Path, cifar10: str | None) -> None:
+    """Neither the cells nor the part of the package that they use changed since the outputs were made.
+
+    Where they did, the chapter is run again in ``laptop`` if the data is there, and its claims must land in
+    their bands. That run is not stored; for that there is `make notebooks`.
+    """
+    stored = nbformat.read(path, as_version=4).metadata.get("tlhelpers", {}).get("code")
+    if stored == notebook_code.code_hash(path):
+        return
+    advice = (
+        f"its code or the package changed since its outputs were made; make notebooks NOTEBOOK={path.stem}"
+    )
+    if cifar10 is None:
+        pytest.fail(f"{path.stem}: {advice} (needs CIFAR-10: TLHELPERS_DATA)", pytrace=False)
+    try:
+        run = run_notebooks.execute(path, run_notebooks.STORED, tmp_path)
+    except run_notebooks.RunError as error:
+        pytest.fail(f"{path.stem}: {advice}. Run again, it fails: {error}", pytrace=False)
+    known = bands.read_bands()
+    outside = []
+    for claim in run.claims:
+        band = known.get(claim["name"], {}).get(run_notebooks.STORED)
+        if not band or not band["low"] <= claim["mean"] <= band["high"]:
+            outside.append(f"{claim['name']} = {claim['mean']:.6g}, band {band}")
+    assert not outside, f"{path.stem}: {advice}. Run again, claims leave their bands: {outside}"
+    warnings.warn(f"{path.stem}: {advice}. Run again now, its claims are in their bands.", stacklevel=1)
+
+
+@each
+def test_colab_cell(path: Path) -> None:
+    """The first code cell is the Colab cell for the repository's address."""
+    first = code_cells(path)[0]
+    assert repo_url.TAG in notebook_code.tags(first)
+    assert first.source == repo_url.cell_source(repo_url.stored_url()), "run: python tools/repo_url.py"
+    assert not first.outputs

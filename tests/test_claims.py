@@ -1,4 +1,4 @@
-"""Claims: every number in the prose was recorded and lies in its band; bands are as narrow as the seeds ask."""
+"""Claims: every number in the prose was recorded and lies in its band, and bands are honest."""
 
 import os
 from collections.abc import Callable

@@ -351,3 +351,31 @@ def test_proxy_a_distance(error, distance):
 def test_proxy_a_distance_refuses_what_is_no_fraction(error):
     with pytest.raises(ValueError, match="expected a fraction from 0 to 1"):
         losses.proxy_a_distance(error)
+
+
+# ---------------------------------------------------------------- the exercises of notebooks/02_losses.ipynb
+
+
+def test_exercise_discrepancies_by_hand():
+    z, u = np.array([[0.0], [2.0]]), np.array([[1.0], [1.0]])
+    assert float(losses.mmd2(z, u, HALVING, unbiased=False)) == pytest.approx(17 / 32, rel=1e-5)
+    assert float(losses.mmd2(z, u, HALVING)) == pytest.approx(1 / 16, rel=1e-5)
+    assert float(losses.coral(z, u)) == pytest.approx(1.0)
+    assert float(losses.coral(z, u + 10)) == pytest.approx(1.0)
+    assert float(losses.mmd2(z, u + 10, HALVING)) == pytest.approx(1 / 16 + 1, rel=1e-5)
+
+
+def test_exercise_l2_sp_half_way():
+    hessian, best, start, alpha = np.diag([4.0, 1.0]), np.array([3.0, 1.0]), np.array([1.0, 2.0]), 1.0
+    solution = np.linalg.solve(hessian + alpha * np.eye(2), hessian @ best + alpha * start)
+    np.testing.assert_allclose(solution, [2.6, 1.5])
+    # It is stationary: the gradient of the bowl and that of the penalty cancel.
+    g = gradient(lambda w: losses.l2_sp(w, start.astype("float32"), alpha), solution.astype("float32"))
+    np.testing.assert_allclose(g, -hessian @ (solution - best), rtol=1e-5)
+
+
+def test_exercise_domain_classifier():
+    source, target = np.arange(4), np.arange(2, 6)
+    errors = [(np.mean(source >= t) + np.mean(target < t)) / 2 for t in range(7)]
+    assert [t for t in range(7) if errors[t] == min(errors)] == [2, 3, 4]
+    assert losses.proxy_a_distance(min(errors)) == 1.0

@@ -408,17 +408,18 @@ def check(*command: str) -> None:
         text=True,
         stdin=subprocess.DEVNULL,
     )
-    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
+    if done.returncode:
+        pytest.fail(f"{' '.join(command)}:\n{(done.stdout + done.stderr)[-6000:]}", pytrace=False)
 
 
 def test_ruff_check() -> None:
     """Lint, notebooks included."""
-    check("ruff", "check", ".")
+    check("ruff", "check", "--output-format", "concise", ".")
 
 
 def test_ruff_format() -> None:
     """Layout, notebooks included."""
-    check("ruff", "format", "--check", ".")
+    check("ruff", "format", "--check", "--quiet", ".")
 
 
 @pytest.mark.slow

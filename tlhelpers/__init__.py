@@ -1,6 +1,7 @@
 """Helpers of the course "Transfer Learning with Keras, hands on".
 
-Submodules load on first use, so that ``import tlhelpers`` is quick and does not import a deep-learning framework.
+Submodules load on first use, so that ``import tlhelpers`` is quick and does not import a deep-learning
+framework.
 """
 
 import importlib

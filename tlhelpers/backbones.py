@@ -58,8 +58,8 @@ class Backbone:
     Attributes:
         name: Name as `load` takes it.
         image_size: Side of the square input, in pixels.
-        model: Raw RGB, 0..255, uint8 or float32, ``(n, image_size, image_size, 3)`` -> features ``(n, n_features)``
-            float32. The family's own preprocessing is inside.
+        model: Raw RGB, 0..255, uint8 or float32, ``(n, image_size, image_size, 3)`` -> features
+            ``(n, n_features)`` float32. The family's own preprocessing is inside.
         weights: ``"imagenet"``, ``"random"``, or the path of the file that they came from.
     """
 
@@ -74,7 +74,7 @@ class Backbone:
         return int(self.model.output_shape[-1])
 
     def fingerprint(self) -> str:
-        """Returns a digest of name, input size and every weight, so that a cache knows when a backbone has changed."""
+        """Returns a digest of name, input size and weights, by which a cache knows the backbone."""
         digest = sha256(f"{self.name} {self.image_size}".encode())
         for weight in self.model.get_weights():
             digest.update(np.ascontiguousarray(weight).data)
@@ -82,8 +82,8 @@ class Backbone:
 
     def __repr__(self) -> str:
         return (
-            f"Backbone({self.name}, {self.image_size} x {self.image_size} pixels -> {self.n_features} features, "
-            f"{self.model.count_params():,} parameters, weights: {self.weights})"
+            f"Backbone({self.name}, {self.image_size} x {self.image_size} pixels -> "
+            f"{self.n_features} features, {self.model.count_params():,} parameters, weights: {self.weights})"
         )
 
 
@@ -103,9 +103,10 @@ def load(
     Args:
         name: One of `names`, for example ``"efficientnet_lite0"``, ``"vgg16"``, ``"resnet50"``.
         image_size: Side of the square input in pixels; ``None`` takes the size of the original training.
-        weights: ``"imagenet"``; a path to a weights file (``.pth`` for a Lite network, ``.h5`` or ``.weights.h5`` for
-            the others); or ``None`` for random weights.
-        top: Whether to keep the 1,000-class layer of ImageNet, so that the model gives class scores, not features.
+        weights: ``"imagenet"``; a path to a weights file (``.pth`` for a Lite network, ``.h5`` or
+            ``.weights.h5`` for the others); or ``None`` for random weights.
+        top: Whether to keep the 1,000-class layer of ImageNet, so that the model gives class scores, not
+            features.
 
     Raises:
         ValueError: If there is no such backbone, or the size is too small for it.
@@ -115,14 +116,18 @@ def load(
         raise ValueError(f"There is no backbone {name!r}. Choose one of: {', '.join(names())}.")
     if weights not in ("imagenet", None) and not Path(str(weights)).is_file():
         raise WeightsUnavailableError(
-            f"There is no weights file {weights}. Give the path of a file, 'imagenet', or None for random weights."
+            f"There is no weights file {weights}. "
+            "Give the path of a file, 'imagenet', or None for random weights."
         )
     default_size = lite.VARIANTS[name][2] if name in lite.VARIANTS else _REGISTRY[name][2]
     size = default_size if image_size is None else image_size
-    if not isinstance(size, int) or size < 32:
+    if not isinstance(size, int | np.integer) or size < 32:
         raise ValueError(f"image_size must be a whole number of at least 32 pixels, not {size!r}.")
+    size = int(size)
     build = _load_lite if name in lite.VARIANTS else _load_application
-    return Backbone(name, size, build(name, size, weights, top), "random" if weights is None else str(weights))
+    return Backbone(
+        name, size, build(name, size, weights, top), "random" if weights is None else str(weights)
+    )
 
 
 def _load_lite(name: str, size: int, weights: str | Path | None, top: bool) -> keras.Model:
@@ -139,7 +144,7 @@ def _load_lite(name: str, size: int, weights: str | Path | None, top: bool) -> k
 
 
 def preprocessing(name: str) -> Callable:
-    """Returns the family's own preprocessing: raw RGB 0..255 ``(n, h, w, 3)`` float -> what its weights expect."""
+    """Returns a family's preprocessing: RGB 0..255 ``(n, h, w, 3)`` float -> what its weights expect."""
     if name in lite.VARIANTS:
         return lambda x: (x - 127.0) / 128.0
     return getattr(keras.applications, _REGISTRY[name][0]).preprocess_input
@@ -155,15 +160,20 @@ def _load_application(name: str, size: int, weights: str | Path | None, top: boo
             input_shape=(size, size, 3),
             **({"classifier_activation": None} if top else {"pooling": "avg"}),
         )
-    except ValueError as error:
-        if "input" in str(error).lower() and "size" in str(error).lower():
-            raise ValueError(f"{name} cannot take images of {size} pixels: {error}") from error
-        raise
     except Exception as error:  # Keras reports a failed download as a plain Exception
+        if isinstance(error, ValueError) and "input size" in str(error).lower():
+            raise ValueError(f"{name} cannot take images of {size} pixels: {error}") from error
+        if weights not in ("imagenet", None):
+            raise ValueError(
+                f"{weights} holds no weights that fit {name} ({error}). Give a file with the weights of "
+                f"keras.applications.{keras_name} {'with' if top else 'without'} its top."
+            ) from error
+        if weights is None or isinstance(error, ValueError):
+            raise
         raise WeightsUnavailableError(
-            f"The ImageNet weights of {name} are not in Keras' cache and could not be downloaded ({error}). Go online "
-            "once, or give weights='path.h5', or weights=None for random weights, or use 'efficientnet_lite0', whose "
-            "weights are installed with this package."
+            f"The ImageNet weights of {name} are not in Keras' cache and could not be downloaded ({error}). "
+            "Go online once, or give weights='path.h5', or weights=None for random weights, "
+            "or use 'efficientnet_lite0', whose weights are installed with this package."
         ) from error
     inputs = keras.Input((size, size, 3), name="image")
     features = network(preprocessing(name)(inputs))

@@ -1,8 +1,8 @@
 """Claims: the numbers that the text may use.
 
-A notebook measures something once a seed. `over_seeds` keeps the measurements in a small file beside the book, so that
-a chapter need not repeat hours of work; `record` publishes one quantity under a name. The text pulls the number in by
-that name, and the tests compare it with its band.
+A notebook measures something once a seed. `over_seeds` keeps the measurements in a small file beside the
+book, so that a chapter need not repeat hours of work; `record` publishes one quantity under a name. The text
+pulls the number in by that name, and the tests compare it with its band.
 """
 
 import datetime
@@ -25,7 +25,7 @@ _PACKAGES = ("keras", "tensorflow", "tensorflow-cpu", "onnxruntime", "scikit-lea
 
 
 def format_value(value: float, unit: str) -> str:
-    """Formats a number for the text: ``%`` takes fractions, ``pp`` (percentage points) differences of fractions."""
+    """Formats a number for the text: ``%`` takes fractions, ``pp`` (points) differences of fractions."""
     if unit == "%":
         return f"{100 * value:.1f} %"
     if unit == "pp":
@@ -45,15 +45,18 @@ def record(
     Args:
         name: Lower-case letters, digits and underscores; one name is recorded once in the whole course.
         values: One number a seed ``(k,)``.
-        unit: ``"%"`` (values are fractions 0..1), ``"pp"`` (differences of such fractions), ``"s"`` (seconds), or
-            any other word, or ``""``.
-        live: What this run itself measured, where ``values`` are stored measurements: it must fall into the same band.
+        unit: ``"%"`` (values are fractions 0..1), ``"pp"`` (differences of such fractions), ``"s"``
+            (seconds), or any other word, or ``""``.
+        live: What this run itself measured, where ``values`` are stored measurements: it must fall into the
+            same band.
 
     Raises:
         ValueError: If the name or a value cannot be used.
     """
     if not name.isidentifier() or name.lower() != name:
-        raise ValueError(f"A claim's name is made of lower-case letters, digits and underscores; this is {name!r}.")
+        raise ValueError(
+            f"A claim's name is made of lower-case letters, digits and underscores; this is {name!r}."
+        )
     v = np.atleast_1d(np.asarray(values, float))
     if v.ndim != 1 or len(v) == 0 or not np.isfinite(v).all():
         raise ValueError(f"The claim {name!r} needs finite numbers, one a seed; these are {values!r}.")
@@ -64,7 +67,12 @@ def record(
     else:
         text += " (one seed)"
     claim = {"name": name, "values": v.round(6).tolist(), "mean": mean, "low": low, "high": high}
-    claim |= {"unit": unit, "n": len(v), "text": text, "live": None if live is None else round(float(live), 6)}
+    claim |= {
+        "unit": unit,
+        "n": len(v),
+        "text": text,
+        "live": None if live is None else round(float(live), 6),
+    }
     print(text)
     try:
         from IPython import get_ipython
@@ -124,8 +132,8 @@ def over_seeds(
         seeds: All seeds of the claim.
         live: What was already measured now with the first seed. ``None`` measures it here.
         partial: Whether ``live`` holds only some of the quantities that ``measure`` returns.
-        measure_missing: Whether to measure, and store, the seeds for which nothing is stored. Each seed is stored when
-            it is done, so that a run that was stopped goes on where it was.
+        measure_missing: Whether to measure, and store, the seeds for which nothing is stored. Each seed is
+            stored when it is done, so that a run that was stopped goes on where it was.
 
     Returns:
         The stored measurements of all seeds beside the live one; where a seed is missing, the live one alone.
@@ -144,7 +152,8 @@ def over_seeds(
     for seed in seeds if measure_missing else ():
         if path is None:
             raise FileNotFoundError(
-                "There is no folder for the measurements. Run from a checkout of the course, or set TLHELPERS_RESULTS."
+                "There is no folder for the measurements. Run from a checkout of the course, "
+                "or set TLHELPERS_RESULTS."
             )
         if str(seed) in records:
             continue
@@ -160,12 +169,18 @@ def over_seeds(
             "date": datetime.date.today().isoformat(),
             "versions": _versions(),
         }
-        content = {"chapter": chapter, "profile": profile, "records": {s: records[s] for s in sorted(records, key=int)}}
+        content = {
+            "chapter": chapter,
+            "profile": profile,
+            "records": {s: records[s] for s in sorted(records, key=int)},
+        }
         with atomic_path(path) as part:
             part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     if not all(str(s) in records for s in seeds):
         alone = {k: np.array([float(v)]) for k, v in live.items()}
-        return Measurements(alone, (seeds[0],), live, f"this run alone, seed {seeds[0]}: no stored measurements")
+        return Measurements(
+            alone, (seeds[0],), live, f"this run alone, seed {seeds[0]}: no stored measurements"
+        )
     values_by_name = {
         k: np.array([records[str(s)]["values"][k] for s in seeds]) for k in records[str(seeds[0])]["values"]
     }

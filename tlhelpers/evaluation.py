@@ -13,8 +13,8 @@ def accuracy(y: np.ndarray, predicted: np.ndarray) -> float:
     y, predicted = np.asarray(y), np.asarray(predicted)
     if y.shape != predicted.shape or y.ndim != 1 or len(y) == 0:
         raise ValueError(
-            f"accuracy takes two arrays of labels of one shape (n,), n > 0; these are {y.shape} and {predicted.shape}. "
-            "Turn logits into labels with argmax(axis=1) first."
+            f"accuracy takes two arrays of labels of one shape (n,), n > 0; "
+            f"these are {y.shape} and {predicted.shape}. Turn logits into labels with argmax(axis=1) first."
         )
     return float(np.mean(y == predicted))
 
@@ -54,6 +54,8 @@ def wilson_interval(hits: int, n: int, level: float = 0.95) -> tuple[float, floa
         ValueError: If the counts are impossible.
     """
     if not 0 <= hits <= n or n < 1:
-        raise ValueError(f"hits must lie between 0 and n, and n must be at least 1; these are {hits} and {n}.")
+        raise ValueError(
+            f"hits must lie between 0 and n, and n must be at least 1; these are {hits} and {n}."
+        )
     interval = stats.binomtest(hits, n).proportion_ci(level, method="wilson")
     return float(interval.low), float(interval.high)

@@ -23,14 +23,15 @@ def extract(
 ) -> np.ndarray:
     """Computes the pooled features of images, once.
 
-    The images are resized to the backbone's input outside the network. The result is kept in the cache folder under a
-    key made of the images, the backbone with its weights, and the engine; a change in any of them computes anew.
+    The images are resized to the backbone's input outside the network. The result is kept in the cache folder
+    under a key made of the images, the backbone with its weights, and the engine; a change in any of them
+    computes anew.
 
     Args:
         backbone: From `tlhelpers.backbones.load`.
         x: Images, uint8 RGB ``(n, h, w, 3)``, of any size.
-        engine: ``"onnx"`` (ONNX Runtime, the faster one on a CPU), ``"keras"`` (``predict``), or ``"auto"``: Keras
-            where a GPU is in use or the backbone cannot be exported, else ONNX Runtime.
+        engine: ``"onnx"`` (ONNX Runtime, the faster one on a CPU), ``"keras"`` (``predict``), or ``"auto"``:
+            Keras where a GPU is in use or the backbone cannot be exported, else ONNX Runtime.
         cache: Whether to read and write the cache.
         batch_size: Images in one step.
 
@@ -44,7 +45,9 @@ def extract(
         raise ValueError(f"There is no engine {engine!r}. Choose 'auto', 'onnx' or 'keras'.")
     if not isinstance(x, np.ndarray) or x.dtype != np.uint8 or x.ndim != 4 or x.shape[-1] != 3:
         found = f"{x.dtype} {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__
-        raise ValueError(f"extract takes uint8 RGB images of shape (n, h, w, 3), values 0 to 255; this is {found}.")
+        raise ValueError(
+            f"extract takes uint8 RGB images of shape (n, h, w, 3), values 0 to 255; this is {found}."
+        )
     if len(x) == 0:
         return np.zeros((0, backbone.n_features), np.float32)
     fingerprint = backbone.fingerprint()
@@ -76,7 +79,9 @@ def _exportable(backbone: Backbone, fingerprint: str) -> bool:
     try:
         _graph(backbone, fingerprint)
     except Exception as error:  # exporters fail in many ways; Keras gives the same features, more slowly
-        logging.getLogger(__name__).info("%s is not exported to ONNX (%s); Keras is used.", backbone.name, error)
+        logging.getLogger(__name__).info(
+            "%s is not exported to ONNX (%s); Keras is used.", backbone.name, error
+        )
         return False
     return True
 
@@ -96,7 +101,9 @@ def _graph(backbone: Backbone, fingerprint: str) -> Path:
             found = _run_onnx(exported, images, 2)
             error = np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-12)
             if not error < 1e-4:
-                raise RuntimeError(f"the exported graph differs from Keras by {error:.1e}, relative to the largest feature")
+                raise RuntimeError(
+                    f"the exported graph differs from Keras by {error:.1e}, relative to the largest feature"
+                )
             with atomic_path(path) as part:
                 part.write_bytes(exported.read_bytes())
     _GRAPHS[fingerprint] = path

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 
 from tlhelpers.evaluation import t_interval
 
-# One colour and one marker a method, in every chapter. The colours are those of Okabe and Ito (2008), which readers
-# with a colour-vision deficiency can tell apart; the markers serve greyscale print.
+# One colour and one marker a method, in every chapter. The colours are those of Okabe and Ito (2008), which
+# readers with a colour-vision deficiency can tell apart; the markers serve greyscale print.
 METHODS: dict[str, tuple[str, str]] = {
     "from scratch": ("#D55E00", "s"),
     "linear probe": ("#0072B2", "o"),
@@ -21,7 +21,7 @@ METHODS: dict[str, tuple[str, str]] = {
 
 
 def style() -> None:
-    """Sets the course's figure style. In a notebook, figures become SVG files that are equal from run to run."""
+    """Sets the course's figure style. In a notebook, figures become SVG that is equal from run to run."""
     plt.rcParams.update(
         {
             "figure.figsize": (6.4, 3.6),
@@ -48,7 +48,7 @@ def style() -> None:
 
 
 def compare(results: Mapping[str, Sequence[float] | np.ndarray], xlabel: str, ax: Axes | None = None) -> Axes:
-    """Draws one row a method: each seed as a dot, the mean, and the 95 % t interval where there are several seeds.
+    """Draws one row a method: each seed as a dot, the mean, and the 95 % t interval of several seeds.
 
     Args:
         results: Method -> one accuracy (0..1) a seed. Methods of ``METHODS`` have their own colour.
@@ -65,16 +65,22 @@ def compare(results: Mapping[str, Sequence[float] | np.ndarray], xlabel: str, ax
         color, marker = METHODS.get(name, METHODS["faulty"])
         ax.plot(v, np.full(len(v), row), ".", color=color, alpha=0.5, markersize=9)
         mean, low, high = t_interval(v) if len(v) > 1 else (v[0], v[0], v[0])
-        ax.errorbar(mean, row, xerr=[[mean - low], [high - mean]], fmt=marker, color=color, capsize=4, markersize=8)
-        ax.annotate(f"{mean:.1f} %", (mean, row), (0, 9), textcoords="offset points", ha="center", color=color)
-    ax.set(yticks=range(len(results)), yticklabels=list(results), xlabel=xlabel, ylim=(len(results) - 0.4, -0.7))
+        ax.errorbar(
+            mean, row, xerr=[[mean - low], [high - mean]], fmt=marker, color=color, capsize=4, markersize=8
+        )
+        ax.annotate(
+            f"{mean:.1f} %", (mean, row), (0, 9), textcoords="offset points", ha="center", color=color
+        )
+    ax.set(
+        yticks=range(len(results)), yticklabels=list(results), xlabel=xlabel, ylim=(len(results) - 0.4, -0.7)
+    )
     return ax
 
 
 def images(x: np.ndarray, titles: Sequence[str], columns: int = 6, size: float = 1.15) -> None:
-    """Shows images uint8 ``(n, h, w, 3)`` with a title each, in rows of ``columns``; ``size`` is inches an image."""
+    """Shows images uint8 ``(n, h, w, 3)`` with titles, in rows of ``columns``; ``size`` in inches."""
     rows = -(-len(x) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(columns * size, rows * (size + 0.35)), squeeze=False)
+    _, axes = plt.subplots(rows, columns, figsize=(columns * size, rows * (size + 0.35)), squeeze=False)
     for ax in axes.flat:
         ax.axis("off")
     for ax, image, title in zip(axes.flat, x, titles, strict=False):

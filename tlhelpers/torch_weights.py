@@ -1,9 +1,10 @@
 """Reads a PyTorch ``state_dict`` file without PyTorch, and without running what is inside it.
 
-A ``.pth`` file is a pickle, and a pickle can call any function when it is loaded. This reader builds tensors and
-dictionaries of them; a file that asks for anything else is refused before anything is called.
+A ``.pth`` file is a pickle, and a pickle can call any function when it is loaded. This reader builds tensors
+and dictionaries of them; a file that asks for anything else is refused before anything is called.
 """
 
+import math
 import pickle
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import numpy as np
 
 MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of the format that torch.save wrote before PyTorch 1.6
 PROTOCOL = 1001
+_ADVICE = "Install its package again, or take the file from its original source."
 _DTYPES = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
 
 
@@ -38,14 +40,24 @@ class _Tensor:
     strides: tuple[int, ...]
 
     def array(self) -> np.ndarray:
-        if self.storage.data is None:
+        # A pickle can also set attributes of the objects that it built: only the block that was read is believed.
+        data = self.storage.data
+        if not isinstance(data, np.ndarray):
             raise WeightsFileError("A tensor points to numbers that the file does not hold.")
-        size = self.storage.dtype.itemsize
         last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
-        if min((*self.shape, 1)) < 1 or min((*self.strides, 0)) < 0 or self.offset < 0 or last >= self.storage.size:
+        if (
+            min((*self.shape, 1)) < 1
+            or min((*self.strides, 0)) < 0
+            or self.offset < 0
+            or last >= data.size
+            or math.prod(self.shape) > data.size
+        ):
             raise WeightsFileError("A tensor reaches beyond the numbers that the file holds for it.")
         view = np.lib.stride_tricks.as_strided(
-            self.storage.data[self.offset :], self.shape, tuple(s * size for s in self.strides), writeable=False
+            data[self.offset :],
+            self.shape,
+            tuple(s * data.itemsize for s in self.strides),
+            writeable=False,
         )
         return view.copy()
 
@@ -71,8 +83,7 @@ class _TensorUnpickler(pickle.Unpickler):
         if module == "torch" and name in _DTYPES:
             return _DTYPES[name]
         raise WeightsFileError(
-            f"The file asks for {module}.{name}. Only tensors are read here, since a pickle can run any code. "
-            "Take the file from its original source."
+            f"The file asks for {module}.{name}. Only tensors are read here, since a pickle can run any code."
         )
 
     def persistent_load(self, pid: Any) -> _Storage:
@@ -114,9 +125,19 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
                 raise WeightsFileError("It is no dictionary of tensors.")
             return {str(name): tensor.array() for name, tensor in tensors.items()}
     except WeightsFileError as error:
-        raise WeightsFileError(f"Cannot read the weights in {path}. {error}") from None
-    except (pickle.UnpicklingError, EOFError, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
+        raise WeightsFileError(f"Cannot read the weights in {path}. {error} {_ADVICE}") from None
+    except (
+        pickle.UnpicklingError,
+        EOFError,
+        KeyError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        OverflowError,
+        MemoryError,
+    ) as error:
         raise WeightsFileError(
             f"Cannot read the weights in {path}: the file is damaged or of another format ({error}). "
-            "Install its package again."
+            + _ADVICE
         ) from error

@@ -1,5 +1,6 @@
 """Heads on frozen features, and fine-tuning."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import keras
@@ -22,7 +23,8 @@ class LinearProbe:
     Attributes:
         pipeline: scikit-learn pipeline: `StandardScaler`, `LogisticRegression`.
         strength: The chosen C, inverse to the L2 penalty.
-        val_accuracy: Accuracy on the validation features for each C tried, 0..1. The best of these is optimistic.
+        val_accuracy: Accuracy on the validation features for each C tried, 0..1. The best of these is
+            optimistic.
     """
 
     pipeline: Pipeline
@@ -40,8 +42,9 @@ class LinearProbe:
     def to_keras(self) -> keras.layers.Dense:
         """Returns the probe as one built Dense layer, features ``(n, d)`` -> logits ``(n, n_classes)``.
 
-        Standardising is ``(f - m) / s``, and the regression is ``w f + b``; together they are one affine map with the
-        kernel ``w / s`` and the bias ``b - w m / s``. The softmax of these logits equals `predict_proba`.
+        Standardising is ``(f - m) / s``, and the regression is ``w f + b``; together they are one affine map
+        with the kernel ``w / s`` and the bias ``b - w m / s``. The softmax of these logits equals
+        `predict_proba`.
         """
         scaler, regression = self.pipeline[0], self.pipeline[1]
         kernel = (regression.coef_ / scaler.scale_).T
@@ -80,10 +83,14 @@ def linear_probe(
                 f"these are {f.shape} and {y.shape}."
             )
         if not np.isfinite(f).all():
-            raise ValueError(f"The {name} features hold NaN or infinity. Look at the images and the backbone's weights.")
+            raise ValueError(
+                f"The {name} features hold NaN or infinity. Look at the images and the backbone's weights."
+            )
     classes = np.unique(y_train)
     if len(classes) < 2 or not np.array_equal(classes, np.arange(len(classes))):
-        raise ValueError(f"The training labels must be 0..n_classes-1, each present, at least two; these are {classes}.")
+        raise ValueError(
+            f"The training labels must be 0..n_classes-1, each present, at least two; these are {classes}."
+        )
     fitted: dict[float, Pipeline] = {}
     scores: dict[float, float] = {}
     for strength in strengths:
@@ -103,8 +110,9 @@ def build_classifier(
 ) -> keras.Model:
     """Puts a head on a backbone.
 
-    The backbone is called with ``training=False``: its BatchNorm layers keep the statistics of the pretraining, frozen
-    or not. It is one layer of the new model, named like the backbone, and shares its weights with ``backbone.model``.
+    The backbone is called with ``training=False``: its BatchNorm layers keep the statistics of the
+    pretraining, frozen or not. It is one layer of the new model, named like the backbone, and shares its
+    weights with ``backbone.model``.
 
     Args:
         backbone: From `tlhelpers.backbones.load`.
@@ -118,13 +126,41 @@ def build_classifier(
     """
     inputs = keras.Input((backbone.image_size, backbone.image_size, 3), name="image")
     x = inputs if augmentation is None else augmentation(inputs)
-    x = backbone.model(x, training=False)
+    x = backbone.model(x)
     if dropout:
         x = keras.layers.Dropout(dropout, name="dropout")(x)
     outputs = (head or keras.layers.Dense(n_classes, name="head"))(x)
     if outputs.shape[-1] != n_classes:
         raise ValueError(f"The head gives {outputs.shape[-1]} numbers, but there are {n_classes} classes.")
     return keras.Model(inputs, outputs, name=f"{backbone.name}_classifier")
+
+
+def freeze(backbone: Backbone, blocks: tuple[str, ...] | None = None) -> None:
+    """Freezes a whole backbone, or some of its blocks and every BatchNorm layer.
+
+    A frozen BatchNorm layer keeps its statistics, since Keras runs it in inference mode. That is the only way that
+    holds in Keras 3: in a functional model, ``base(x, training=False)`` is overridden by the ``training=True`` of
+    ``fit``, and the statistics of unfrozen layers move.
+
+    Args:
+        backbone: From `tlhelpers.backbones.load`.
+        blocks: Beginnings of the names of the layers to freeze, such as ``("stem", "block1")``; all other layers but
+            BatchNorm become trainable. ``None`` freezes everything.
+    """
+    backbone.model.trainable = True  # sets the flag of every layer, and of the model itself
+    for layer in _leaf_layers(backbone.model):
+        is_norm = isinstance(layer, keras.layers.BatchNormalization)
+        layer.trainable = not (blocks is None or is_norm or layer.name.startswith(blocks))
+    if blocks is None:
+        backbone.model.trainable = False
+
+
+def _leaf_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _leaf_layers(layer)
+        else:
+            yield layer
 
 
 def fine_tune(
@@ -139,7 +175,8 @@ def fine_tune(
 ) -> keras.callbacks.History:
     """Trains whatever is trainable in a classifier: Adam, a warm-up, then a cosine down to zero.
 
-    The model is compiled here, with a new optimizer, so that the present ``trainable`` flags are the ones that count.
+    The model is compiled here, with a new optimizer, so that the present ``trainable`` flags are the ones
+    that count.
 
     Args:
         model: From `build_classifier`: images -> logits.
@@ -185,8 +222,8 @@ def predict(model: keras.Model, x: np.ndarray, batch_size: int = 64) -> np.ndarr
 def small_cnn(image_size: int, n_classes: int, augmentation: keras.layers.Layer | None = None) -> keras.Model:
     """Builds a small convolutional network with random weights: the baseline that learns from scratch.
 
-    Six convolutions of 32 to 128 filters in three stages, each with batch normalisation and ReLU, then the mean over
-    the image, dropout and a linear layer: about 290,000 parameters.
+    Six convolutions of 32 to 128 filters in three stages, each with batch normalisation and ReLU, then the
+    mean over the image, dropout and a linear layer: about 290,000 parameters.
 
     Args:
         image_size: Side of the square input, in pixels.

@@ -3,8 +3,8 @@
     python tools/bands.py
 
 A band is the mean plus or minus three sample standard deviations (n - 1 in the denominator) of the measured
-seeds. The values stand beside their band, so that the tests can check the band against them. Sections of claims
-that have no measurements under ``benchmarks/results/`` are left as they are.
+seeds. The values stand beside their band, so that the tests can check the band against them. Sections of
+claims that have no measurements under ``benchmarks/results/`` are left as they are.
 """
 
 import json
@@ -23,8 +23,8 @@ RESULTS = Path("benchmarks") / "results"
 WIDTH = 3.0
 MIN_SEEDS = 3
 HEADER = """\
-# The band that each claim must land in, by profile. Written by `python tools/bands.py` from the measurements in
-# benchmarks/results/: `values` are the seeds, a band is their mean plus or minus 3 sample standard deviations.
+# The band that each claim must land in, by profile. Written by `python tools/bands.py` from the measurements
+# in benchmarks/results/: `values` are the seeds, a band is their mean plus or minus 3 standard deviations.
 """
 
 Bands = dict[str, dict[str, dict[str, Any]]]

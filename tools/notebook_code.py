@@ -1,7 +1,7 @@
 """What a notebook's outputs depend on: its code cells and the modules of `tlhelpers` that they use.
 
-`code_hash` is stored with the outputs. Comments, blank lines, docstrings and layout do not count, so that mending
-a comment does not ask for hours of computing. Standard library only, and equal on every Python that we support.
+`code_hash` is stored with the outputs. Comments, blank lines, docstrings and layout do not count, so that
+mending a comment does not ask for hours of computing. Standard library only; the same on every Python.
 """
 
 import ast

@@ -26,6 +26,7 @@ import nbformat
 import psutil
 import yaml
 
+import bands
 import notebook_code
 import stored_claims
 
@@ -337,6 +338,25 @@ def table(runs: list[Run]) -> str:
     return "\n".join(lines)
 
 
+def outside_bands(runs: list[Run]) -> list[str]:
+    """Return the claims whose mean or live value is outside the profile's band, or that have no band."""
+    known = bands.read_bands()
+    found = []
+    for run in runs:
+        for claim in run.claims:
+            band = known.get(claim["name"], {}).get(run.profile)
+            values = [v for v in (claim["mean"], claim.get("live")) if v is not None]
+            if band is None:
+                found.append(f"{run.name}: {claim['name']} has no band for {run.profile}")
+            elif not all(band["low"] <= v <= band["high"] for v in values):
+                found.append(
+                    f"{run.name}: {claim['text']} is outside {band['low']:.4g} to {band['high']:.4g}"
+                )
+    if not any(run.claims for run in runs):
+        found.append("no claim was recorded, so none was compared")
+    return found
+
+
 def run_all(args: argparse.Namespace) -> list[Run]:
     """Run what the command line asks for.
 
@@ -387,12 +407,15 @@ def main() -> None:
     )
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="another parameter")
     parser.add_argument("--no-store", dest="store", action="store_false", help="run, but keep nothing")
+    parser.add_argument("--check-bands", action="store_true", help="fail if a claim leaves its band")
     args = parser.parse_args()
     try:
         runs = run_all(args)
     except RunError as error:
         sys.exit(f"FAILED: {error}")
     print(table(runs))
+    if args.check_bands and (outside := outside_bands(runs)):
+        sys.exit("FAILED:\n  " + "\n  ".join(outside))
 
 
 if __name__ == "__main__":

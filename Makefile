@@ -7,12 +7,14 @@ MEASURE ?=
 PARAMS ?=
 PYTEST_ARGS ?=
 PORT ?= 8000
+SUBMISSIONS ?=
+GRADE_ARGS ?=
 
 # Expanded only where a recipe uses it, so that targets without Python run without Python.
 FIND_PYTHON = python=$$(PYTHON="$(PYTHON)" sh tools/find_python.sh)
 SITE = _build/html/index.html
 
-.PHONY: help book serve test env notebooks lock repo-url clean
+.PHONY: help book serve test env notebooks assignments grade lock repo-url clean
 .DEFAULT_GOAL := help
 
 help:
@@ -22,6 +24,8 @@ help:
 	@echo "make env                       only make the environment $(VENV) from the lock"
 	@echo "make notebooks PROFILE=laptop  re-run the chapters and store their outputs; profiles: smoke, laptop, gpu"
 	@echo "     NOTEBOOK=03_model_based   ... one chapter; MEASURE=1 first measures its missing seeds"
+	@echo "make assignments               build the students' notebooks into build/assignments"
+	@echo "make grade SUBMISSIONS=dir     grade a folder of submissions; the points go to build/grades.csv"
 	@echo "make lock                      resolve the dependencies again (LOCK_ARGS=--upgrade for the newest)"
 	@echo "make repo-url URL=https://...  write the repository's address into badges, links and Colab cells"
 	@echo "make clean                     remove what was built; environments stay"
@@ -46,6 +50,14 @@ test: env
 notebooks: env
 	@"$(VENV)/bin/python" tools/run_notebooks.py --profile "$(PROFILE)" $(if $(NOTEBOOK),--notebook "$(NOTEBOOK)") \
 		$(if $(filter-out 0,$(MEASURE)),--measure) $(foreach p,$(PARAMS),--set "$(p)")
+
+assignments: env
+	@"$(VENV)/bin/python" tools/coursework.py release
+
+grade:
+	@test -n "$(SUBMISSIONS)" || { echo "Say which: make grade SUBMISSIONS=folder" >&2; exit 1; }
+	@$(MAKE) --no-print-directory env
+	@"$(VENV)/bin/python" tools/coursework.py grade "$(SUBMISSIONS)" $(GRADE_ARGS)
 
 lock:
 	@$(FIND_PYTHON) && { test -x .venv-lock/bin/uv || { "$$python" -m venv .venv-lock \

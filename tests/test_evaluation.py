@@ -38,10 +38,10 @@ def test_t_interval_of_equal_values_is_a_point():
 
 @pytest.mark.parametrize("k", [3, 5])
 def test_t_interval_covers_as_often_as_it_says(k):
-    """Of 4,000 intervals 95 % hold the true mean; four standard errors of that share are 1.4 points."""
-    draws = np.random.default_rng(k).normal(0.8, 0.02, (4000, k))
+    """Of 1,000 intervals 95 % hold the true mean; four standard errors of that share are 2.8 points."""
+    draws = np.random.default_rng(k).normal(0.8, 0.02, (1000, k))
     held = [low <= 0.8 <= high for _, low, high in map(evaluation.t_interval, draws)]
-    assert np.mean(held) == pytest.approx(0.95, abs=0.014)
+    assert np.mean(held) == pytest.approx(0.95, abs=0.028)
 
 
 @pytest.mark.parametrize(

@@ -213,7 +213,7 @@ def test_a_half_precision_tensor_is_refused(tmp_path):
 
 
 def test_a_block_with_a_forged_length_cannot_read_other_memory(tmp_path):
-    """A pickle can set attributes of an object it has built. Here a block gets one number and a length of 10,000."""
+    """A pickle can set attributes of what it built: here a block gets one number and a length of 10,000."""
     storage = dumps(Block("1", floats(1)))[2:-1]  # without protocol and stop
     forged = b"}(X\x04\x00\x00\x00sizeM\x10\x27X\x04\x00\x00\x00data](G\x3f\xf0\x00\x00\x00\x00\x00\x00eub"
     tensor = (

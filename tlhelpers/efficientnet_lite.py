@@ -146,7 +146,7 @@ def load_weights(model: keras.Model, path: Path) -> None:
             values = [values[0].T, values[1]]
         if [v.shape for v in values] != [tuple(w.shape) for w in layer.weights]:
             raise ValueError(
-                f"{path} does not fit layer {layer.name} of {model.name}: it holds {[v.shape for v in values]}. "
-                f"Give the file of package {package_name(model.name)}."
+                f"{path} does not fit layer {layer.name} of {model.name}: "
+                f"it holds {[v.shape for v in values]}. Give the file of package {package_name(model.name)}."
             )
         layer.set_weights(values)

@@ -110,9 +110,9 @@ def build_classifier(
 ) -> keras.Model:
     """Puts a head on a backbone.
 
-    The backbone is called with ``training=False``: its BatchNorm layers keep the statistics of the
-    pretraining, frozen or not. It is one layer of the new model, named like the backbone, and shares its
-    weights with ``backbone.model``.
+    The backbone is one layer of the new model, named like the backbone, and shares its weights with
+    ``backbone.model``. Its BatchNorm layers keep the statistics of the pretraining where `freeze` has frozen
+    them; else these move with each batch of training.
 
     Args:
         backbone: From `tlhelpers.backbones.load`.
@@ -138,14 +138,14 @@ def build_classifier(
 def freeze(backbone: Backbone, blocks: tuple[str, ...] | None = None) -> None:
     """Freezes a whole backbone, or some of its blocks and every BatchNorm layer.
 
-    A frozen BatchNorm layer keeps its statistics, since Keras runs it in inference mode. That is the only way that
-    holds in Keras 3: in a functional model, ``base(x, training=False)`` is overridden by the ``training=True`` of
-    ``fit``, and the statistics of unfrozen layers move.
+    A frozen BatchNorm layer keeps its statistics, since Keras runs it in inference mode. That is the only way
+    that holds in Keras 3: in a functional model, ``base(x, training=False)`` is overridden by the
+    ``training=True`` of ``fit``, and the statistics of unfrozen layers move.
 
     Args:
         backbone: From `tlhelpers.backbones.load`.
-        blocks: Beginnings of the names of the layers to freeze, such as ``("stem", "block1")``; all other layers but
-            BatchNorm become trainable. ``None`` freezes everything.
+        blocks: Beginnings of the names of the layers to freeze, such as ``("stem", "block1")``; all other
+            layers but BatchNorm become trainable. ``None`` freezes everything.
     """
     backbone.model.trainable = True  # sets the flag of every layer, and of the model itself
     for layer in _leaf_layers(backbone.model):

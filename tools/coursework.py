@@ -78,6 +78,8 @@ def environment(home: Path) -> dict[str, str]:
         "PATH": path,
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "TF_ENABLE_ONEDNN_OPTS": "0",
+        "TF_NUM_INTRAOP_THREADS": "1",  # small networks: one thread takes a quarter less of a core's time
+        "TF_NUM_INTEROP_THREADS": "1",
         "MPLBACKEND": "agg",
         "JUPYTER_CONFIG_DIR": str(home / "jupyter"),
         "IPYTHONDIR": str(home / "ipython"),
@@ -96,20 +98,15 @@ def nbgrader(course: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def build(course: Path) -> Path:
-    """Make a course root with a gradebook and the release in it; return the released folder.
-
-    Raises:
-        CourseworkError: nbgrader refuses; the message has its log.
-    """
+    """Make a course root with a gradebook and the release in it; return the released folder."""
     course.mkdir(parents=True, exist_ok=True)
     for path in COURSE.glob("*.py"):
         shutil.copy(path, course)
     shutil.copytree(COURSE / "source", course / "source", dirs_exist_ok=True)
     done = nbgrader(course, "generate_assignment", ASSIGNMENT, "--create", "--force")
-    release = course / "release" / ASSIGNMENT
-    if done.returncode or not (release / NOTEBOOK).is_file():
+    if done.returncode or not (course / "release" / ASSIGNMENT / NOTEBOOK).is_file():
         raise CourseworkError(f"nbgrader could not build the release:\n{done.stdout}")
-    return release
+    return course / "release" / ASSIGNMENT
 
 
 def release(out: Path) -> Path:
@@ -121,11 +118,7 @@ def release(out: Path) -> Path:
 
 
 def find_submissions(folder: Path, roster: Sequence[str] = ()) -> dict[str, Path | str]:
-    """Return for each student the notebook, or the reason why there is none.
-
-    Raises:
-        CourseworkError: There is no such folder, it is empty, or a student has a folder and a file.
-    """
+    """Return for each student the notebook, or the reason why there is none."""
     if not folder.is_dir():
         raise CourseworkError(f"There is no folder {folder}. Give one with a subfolder for each student.")
     found: dict[str, Path | str] = {}
@@ -206,7 +199,13 @@ def read_scores(course: Path, numbers: Sequence[str]) -> dict[str, dict[str, flo
     return scores
 
 
-def grade(folder: Path, roster: Sequence[str] = (), jobs: int = 1, keep: Path | None = None) -> list[Row]:
+def grade(
+    folder: Path,
+    roster: Sequence[str] = (),
+    jobs: int = 1,
+    keep: Path | None = None,
+    course: Path | None = None,
+) -> list[Row]:
     """Grade a folder of submissions; one row a student, sorted by name.
 
     Args:
@@ -214,6 +213,7 @@ def grade(folder: Path, roster: Sequence[str] = (), jobs: int = 1, keep: Path | 
         roster: Students who must get a row even if they handed nothing in.
         jobs: nbgrader processes at the same time; each needs a core and about 1 GB.
         keep: Where to keep the executed notebooks, one folder a student.
+        course: A course root made by `build`; by default one is made and removed again.
 
     Raises:
         CourseworkError: The submissions cannot be read or the release cannot be built.
@@ -227,19 +227,20 @@ def grade(folder: Path, roster: Sequence[str] = (), jobs: int = 1, keep: Path | 
         else:
             ready[student] = path
     with tempfile.TemporaryDirectory() as temporary:
-        base = Path(temporary) / "base"
-        build(base)
+        if course is None:
+            build(course := Path(temporary) / "course")
         parts = [dict(list(ready.items())[i::jobs]) for i in range(jobs)]
         courses = [Path(temporary) / f"job{i}" for i in range(jobs)]
-        for course in courses:
-            # The path of the course is not in the gradebook, so a copy is a course of its own.
-            shutil.copytree(base, course)
+        for path in courses:
+            shutil.copytree(
+                course, path
+            )  # its path is not in the gradebook, so a copy is a course of its own
         with ThreadPoolExecutor(jobs) as pool:
             for part_rows in pool.map(autograde, courses, parts):
                 rows |= part_rows
-        for course, part in zip(courses, parts, strict=True):
+        for path, part in zip(courses, parts, strict=True):
             for i, student in enumerate(part):
-                done = course / "autograded" / f"s{i:04d}" / ASSIGNMENT / NOTEBOOK
+                done = path / "autograded" / f"s{i:04d}" / ASSIGNMENT / NOTEBOOK
                 if keep and done.is_file():
                     (keep / student).mkdir(parents=True, exist_ok=True)
                     shutil.copy(done, keep / student)

@@ -26,14 +26,21 @@ BOUNDS = json.loads((HERE / "bounds.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
-def released(tmp_path_factory):
-    """The notebook that students get."""
-    folder = coursework.release(tmp_path_factory.mktemp("assignments"))
-    return json.loads((folder / "repair.ipynb").read_text(encoding="utf-8"))
+def course(tmp_path_factory):
+    """A course root with the release in it."""
+    root = tmp_path_factory.mktemp("coursework") / "course"
+    coursework.build(root)
+    return root
 
 
 @pytest.fixture(scope="module")
-def graded(released, tmp_path_factory):
+def released(course):
+    """The notebook that students get."""
+    return json.loads((course / "release" / "repair" / "repair.ipynb").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def graded(course, released, tmp_path_factory):
     """All planted submissions, graded: rows by student, the CSV, the executed notebooks."""
     folder = tmp_path_factory.mktemp("grading")
     planted.plant(SOURCE, released, folder / "in")
@@ -41,7 +48,11 @@ def graded(released, tmp_path_factory):
     (folder / "in" / "wrong name" / "Untitled.ipynb").write_text("{}", encoding="utf-8")
     (folder / "in" / "cut off.ipynb").write_text('{"cells": [', encoding="utf-8")
     rows = coursework.grade(
-        folder / "in", ["perfect", "absent"], jobs=min(2, os.cpu_count() or 1), keep=folder / "out"
+        folder / "in",
+        ["perfect", "absent"],
+        jobs=min(2, os.cpu_count() or 1),
+        keep=folder / "out",
+        course=course,
     )
     coursework.write_csv(rows, folder / "grades.csv")
     return {row.student: row for row in rows}, folder / "grades.csv", folder / "out"

@@ -80,7 +80,7 @@ def read_bands(root: Path = ROOT) -> Bands:
 
 def number(value: float) -> str:
     """Return a number as TOML, with 9 significant digits."""
-    text = f"{value:.9g}"
+    text = f"{value:.12g}"
     return text if any(c in text for c in ".en") else f"{text}.0"
 
 

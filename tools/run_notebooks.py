@@ -34,11 +34,12 @@ ROOT = Path(__file__).resolve().parent.parent
 PROFILES = ("smoke", "laptop", "gpu")
 STORED = "laptop"  # the profile whose outputs the book shows
 INJECTED = "injected-parameters"
-# What TensorFlow and its libraries write to stderr on every start, whatever the code does.
+# What TensorFlow, Keras and their libraries write to stderr, whatever the code does.
 NOISE = re.compile(
     r"oneDNN custom operations|cpu_feature_guard|TF-TRT|port\.cc|computation_placer|cuda_|cudart|AVX2|"
     r"All log messages before absl::InitializeLog|external/local_(tsl|xla)|successful NUMA node|"
-    r"To enable the following instructions|Unable to register cu|XLA service|StreamExecutor|Compiled cluster"
+    r"To enable the following instructions|Unable to register cu|XLA service|StreamExecutor|Compiled cluster|"
+    r'tf2onnx_lib\.py:\d+: FutureWarning|^  if not hasattr\(np, "object"\)'  # Keras' exporter, on first use
 )
 WARNING = re.compile(r"\b(\w*Warning): ")
 

@@ -1,5 +1,7 @@
 """Pretrained backbones behind one call: raw RGB in, pooled features out, preprocessing inside the model."""
 
+import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
@@ -47,6 +49,9 @@ _REGISTRY = {
 }
 
 
+_NAME = re.compile(r'"name": "([^"]+)"')
+
+
 class WeightsUnavailableError(RuntimeError):
     """Pretrained weights cannot be had on this machine."""
 
@@ -74,8 +79,8 @@ class Backbone:
         return int(self.model.output_shape[-1])
 
     def fingerprint(self) -> str:
-        """Returns a digest of name, input size and weights, by which a cache knows the backbone."""
-        digest = sha256(f"{self.name} {self.image_size}".encode())
+        """Returns a digest of name, input size, layers and weights, by which a cache knows the backbone."""
+        digest = sha256(f"{self.name} {self.image_size} {_structure(self.model)}".encode())
         for weight in self.model.get_weights():
             digest.update(np.ascontiguousarray(weight).data)
         return digest.hexdigest()
@@ -85,6 +90,16 @@ class Backbone:
             f"Backbone({self.name}, {self.image_size} x {self.image_size} pixels -> "
             f"{self.n_features} features, {self.model.count_params():,} parameters, weights: {self.weights})"
         )
+
+
+def _structure(model: keras.Model) -> str:
+    """Returns the layers and their connections as text, the same each time that the model is built.
+
+    Keras numbers layers without a name through a whole process, so names give way to positions.
+    """
+    text = json.dumps(model.get_config(), sort_keys=True, default=str)
+    places = {name: str(place) for place, name in enumerate(dict.fromkeys(_NAME.findall(text)))}
+    return re.sub(r'"([^"]+)"', lambda match: f'"{places.get(match[1], match[1])}"', text)
 
 
 def names() -> list[str]:
@@ -154,11 +169,13 @@ def preprocessing(name: str) -> Callable:
 def _load_application(name: str, size: int, weights: str | Path | None, top: bool) -> keras.Model:
     _, keras_name, _ = _REGISTRY[name]
     constructor = getattr(keras.applications, keras_name)
+    inputs = keras.Input((size, size, 3), name="image")
     try:
         network = constructor(
             weights=None if weights is None else str(weights),
             include_top=top,
             input_shape=(size, size, 3),
+            input_tensor=preprocessing(name)(inputs),
             **({"classifier_activation": None} if top else {"pooling": "avg"}),
         )
     except Exception as error:  # Keras reports a failed download as a plain Exception
@@ -176,6 +193,4 @@ def _load_application(name: str, size: int, weights: str | Path | None, top: boo
             "Go online once, or give weights='path.h5', or weights=None for random weights, "
             "or use 'efficientnet_lite0', whose weights are installed with this package."
         ) from error
-    inputs = keras.Input((size, size, 3), name="image")
-    features = network(preprocessing(name)(inputs))
-    return keras.Model(inputs, features, name=name)
+    return keras.Model(inputs, network.output, name=name)

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tlhelpers import cache as disk
 from tlhelpers import doctor as doctor_checks
 
 __all__ = ["app"]
@@ -20,13 +21,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+cache = typer.Typer(help="What was computed once and is kept on disk.", no_args_is_help=True)
+app.add_typer(cache, name="cache")
+
 _MARKS = {"ok": "[green]ok[/]", "note": "-", "gap": "[yellow]gap[/]", "missing": "[red]missing[/]"}
 
 
 @app.callback()
 def main() -> None:
     """Helpers of the course "Transfer Learning with Keras, hands on"."""
-    # A callback keeps `tlhelpers doctor` a subcommand while there is only one.
 
 
 @app.command()
@@ -64,6 +67,47 @@ def doctor(
         raise typer.Exit(1)
     gaps = sum(f.status == doctor_checks.GAP for f in findings)
     console.print(f"[green]Ready[/]: the profile smoke can run here. Gaps: {gaps}.")
+
+
+@cache.command("list")
+def cache_list() -> None:
+    """List what is in the cache, the largest first."""
+    console = Console()
+    found = disk.entries()
+    table = Table("computed on", "size", "what", "key")
+    for entry in found:
+        table.add_row(entry.made, _megabytes(entry.n_bytes), escape(entry.about), entry.key[:10])
+    if found:
+        console.print(table)
+    console.print(
+        f"{len(found)} arrays, {_megabytes(sum(e.n_bytes for e in found))}, in {disk.folder()}",
+        soft_wrap=True,
+    )
+
+
+@cache.command("verify")
+def cache_verify() -> None:
+    """Read everything in the cache and name what is damaged. The exit code is 1 when something is."""
+    console = Console()
+    count = len(disk.entries())
+    problems = disk.verify()
+    for problem in problems:
+        console.print(escape(problem), soft_wrap=True)
+    console.print(
+        f"{count} arrays read, {len(problems)} problems. A damaged array is computed anew when it is needed."
+    )
+    if problems:
+        raise typer.Exit(1)
+
+
+@cache.command("clear")
+def cache_clear() -> None:
+    """Remove all computed features and exported graphs. Data sets and weights stay."""
+    Console().print(f"{_megabytes(disk.clear())} freed.")
+
+
+def _megabytes(n_bytes: int) -> str:
+    return f"{n_bytes / 1e6:,.1f} MB"
 
 
 if __name__ == "__main__":

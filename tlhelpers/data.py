@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,9 +15,18 @@ from PIL import Image
 
 from tlhelpers import _named_sets, _splits
 from tlhelpers._errors import DataError, DataUnavailableError
-from tlhelpers.image_folder import DEFAULT_SIZE, ImageFiles, open_images
+from tlhelpers.image_folder import DEFAULT_SIZE, ImageFiles, ImageSequence, open_images
 
-__all__ = ["DataError", "DataUnavailableError", "Dataset", "class_counts", "few_shot", "load", "resize"]
+__all__ = [
+    "DataError",
+    "DataUnavailableError",
+    "Dataset",
+    "ImageSequence",
+    "class_counts",
+    "few_shot",
+    "load",
+    "resize",
+]
 
 TEST_SHARE = 0.2  # of each class, where a folder ships no test images
 
@@ -26,7 +36,8 @@ class Dataset:
     """Images and labels, split in three. No image is in two splits.
 
     Attributes:
-        x_train: uint8 (n_train, h, w, 3), RGB, 0..255.
+        x_train: uint8 (n_train, h, w, 3), RGB, 0..255: an array, or an `ImageSequence` from
+            ``load(..., lazy=True)``.
         y_train: int64 (n_train,), positions in `class_names`.
         x_val: uint8 (n_val, h, w, 3).
         y_val: int64 (n_val,).
@@ -36,11 +47,11 @@ class Dataset:
         source: Where the images came from, in words.
     """
 
-    x_train: NDArray[np.uint8]
+    x_train: NDArray[np.uint8] | ImageSequence
     y_train: NDArray[np.int64]
-    x_val: NDArray[np.uint8]
+    x_val: NDArray[np.uint8] | ImageSequence
     y_val: NDArray[np.int64]
-    x_test: NDArray[np.uint8]
+    x_test: NDArray[np.uint8] | ImageSequence
     y_test: NDArray[np.int64]
     class_names: tuple[str, ...]
     source: str
@@ -66,6 +77,7 @@ def load(
     n_test: int | None = None,
     seed: int = 0,
     image_size: int | None = None,
+    lazy: bool = False,
 ) -> Dataset:
     """Load a data set and split it: stratified, disjoint, and the same for the same seed.
 
@@ -96,6 +108,8 @@ def load(
         seed: Chooses which images; 0 or larger.
         image_size: Side in pixels: the short side is resized to it, antialiased, and the centre square kept.
             None: images stay as they are where all have one size, else 224.
+        lazy: Whether images from a folder or zip file stay there, and are decoded when they are used: for
+            more images than memory holds. Sets that come as arrays are arrays all the same.
 
     Returns:
         The data set, uint8 images (n, h, w, 3) and int64 labels (n,).
@@ -117,18 +131,22 @@ def load(
     size = None if image_size is None else _splits.check_count("image_size", image_size)
     path, name = _find(name_or_path)
     if path is not None:
-        with open_images(path, name) as files:
-            return _from_files(files, path, name, asked, seed, size)
+        files = open_images(path, name)
+        try:
+            return _from_files(files, path, name, asked, seed, size, lazy)
+        finally:
+            if not lazy:
+                files.close()
     return _from_arrays(name, asked, seed, size)
 
 
-def resize(x: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+def resize(x: NDArray[np.uint8] | ImageSequence, size: int) -> NDArray[np.uint8]:
     """Bring images to `size` x `size` pixels, bicubic, antialiased when they get smaller.
 
     Images that are not square are stretched; `load(..., image_size=...)` crops instead.
 
     Args:
-        x: uint8 (n, h, w, 3).
+        x: uint8 (n, h, w, 3). An `ImageSequence` is decoded into memory.
         size: Side of the result in pixels.
 
     Returns:
@@ -138,6 +156,7 @@ def resize(x: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
         TypeError: `x` is not a uint8 array.
         ValueError: `x` has another shape.
     """
+    x = np.asarray(x) if isinstance(x, ImageSequence) else x
     _check_images(x)
     size = _splits.check_count("size", size)
     if x.shape[1:3] == (size, size):
@@ -225,7 +244,13 @@ def _find(name_or_path: str | os.PathLike[str]) -> tuple[Path | None, str]:
 
 
 def _from_files(
-    files: ImageFiles, path: Path, name: str, asked: dict[str, int | None], seed: int, size: int | None
+    files: ImageFiles,
+    path: Path,
+    name: str,
+    asked: dict[str, int | None],
+    seed: int,
+    size: int | None,
+    lazy: bool,
 ) -> Dataset:
     train = files.parts["train"]
     val, test = files.parts.get("val"), files.parts.get("test")
@@ -244,12 +269,17 @@ def _from_files(
     if size is None and to == DEFAULT_SIZE:
         notes.append(f"images of several sizes, brought to {DEFAULT_SIZE} pixels")
     val_names, val_labels = (names, labels) if val is None else (list(val.names), val.labels)
+
+    def images(names: Sequence[str], places: NDArray[np.int64]) -> NDArray[np.uint8] | ImageSequence:
+        wanted = [names[i] for i in places]
+        return ImageSequence(files, wanted, to) if lazy else files.read(wanted, to)
+
     return Dataset(
-        files.read([names[i] for i in chosen[0]], to),
+        images(names, chosen[0]),
         labels[chosen[0]],
-        files.read([val_names[i] for i in chosen[1]], to),
+        images(val_names, chosen[1]),
         val_labels[chosen[1]],
-        files.read([test_names[i] for i in chosen[2]], to),
+        images(test_names, chosen[2]),
         test_labels[chosen[2]],
         files.class_names,
         "; ".join(notes),

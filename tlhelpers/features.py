@@ -1,73 +1,227 @@
-"""Features of a frozen backbone: computed once, by ONNX Runtime, and kept on disk."""
+"""Features of a frozen backbone: computed once, at the speed of ONNX Runtime, and kept on disk."""
 
+import importlib.metadata
 import logging
+import math
 import os
+import sys
 import tempfile
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
+from tlhelpers import cache as disk
 from tlhelpers import data
 from tlhelpers.backbones import Backbone
 from tlhelpers.paths import atomic_path, cache_dir
 
-BATCH_SIZE = 64
-_FORMAT = 1  # enters every cache key: raise it when features computed by new code would differ from old ones
-_GRAPHS: dict[str, Path] = {}
+ENGINES = ("auto", "onnx", "onnx-int8", "keras")
+CALIBRATION_IMAGES = 160
+_FORMAT = 2  # enters every cache key: raise it when features computed by new code would differ from old ones
+_PIXELS = 64 * 96 * 96  # pixels in one step, where no batch size is given: larger steps are no faster
+_PART_BYTES = 1 << 23  # about so much is lost when a run is stopped
+_AHEAD = 3  # steps whose images are read and resized while the network computes
 
 
 def extract(
-    backbone: Backbone, x: np.ndarray, engine: str = "auto", cache: bool = True, batch_size: int = BATCH_SIZE
+    backbone: Backbone,
+    x: np.ndarray | data.ImageSequence,
+    taps: str | Sequence[str] = "last",
+    engine: str = "auto",
+    cache: bool = True,
+    batch_size: int | None = None,
+    pooled: bool = True,
+    calibration: np.ndarray | data.ImageSequence | None = None,
 ) -> np.ndarray:
-    """Computes the pooled features of images, once.
+    """Computes the features of images, once.
 
-    The images are resized to the backbone's input outside the network. The result is kept in the cache folder
-    under a key made of the images, the backbone with its weights, and the engine; a change in any of them
-    computes anew.
+    The images are resized to the backbone's input outside the network, while the network works on the images
+    before them. The result is kept in the cache folder under a key made of all that it depends on: the
+    images, the backbone with its weights, the taps, the engine and the version of its library. Memory does
+    not grow with the number of images, and a run that was stopped goes on where it was.
 
     Args:
         backbone: From `tlhelpers.backbones.load`.
-        x: Images, uint8 RGB ``(n, h, w, 3)``, of any size.
-        engine: ``"onnx"`` (ONNX Runtime, the faster one on a CPU), ``"keras"`` (``predict``), or ``"auto"``:
-            Keras where a GPU is in use or the backbone cannot be exported, else ONNX Runtime.
+        x: Images, uint8 RGB ``(n, h, w, 3)``, of any size: an array, or images that stay on disk, from
+            ``data.load(..., lazy=True)``.
+        taps: Where to listen. ``"last"``: the output of the backbone. ``"multi"``: several depths, see
+            `multi_taps`. Or names of layers; ``"last"`` may be among them.
+        engine: ``"onnx"`` (ONNX Runtime, the fastest in full precision on a CPU), ``"onnx-int8"`` (weights
+            and activations of 8 bits; needs ``calibration``), ``"keras"``, or ``"auto"``: Keras where a GPU
+            is in use or the backbone cannot be exported, else ONNX Runtime.
         cache: Whether to read and write the cache.
-        batch_size: Images in one step.
+        batch_size: Images in one step; ``None`` chooses by the size of the images.
+        pooled: Whether maps are averaged over their positions. ``False`` takes one tap and returns its map in
+            half precision.
+        calibration: For ``"onnx-int8"``: training images of the target task, 160 of which set the range of
+            each activation. Never test images.
 
     Returns:
-        Features, float32 ``(n, n_features)``.
+        Features, float32 ``(n, d)``, those of the taps side by side; with ``pooled=False`` float16
+        ``(n, h, w, c)``. From the cache, the array is mapped from its file and takes memory only where it is
+        read.
 
     Raises:
-        ValueError: If the images or the engine are not as described.
+        ValueError: If an argument is not as described.
+        OSError: If the cache cannot be written, for example on a full disk.
     """
-    if engine not in ("auto", "onnx", "keras"):
-        raise ValueError(f"There is no engine {engine!r}. Choose 'auto', 'onnx' or 'keras'.")
+    if engine not in ENGINES:
+        raise ValueError(f"There is no engine {engine!r}. Choose one of: {', '.join(map(repr, ENGINES))}.")
+    if engine == "onnx-int8" and calibration is None:
+        raise ValueError(
+            "The engine 'onnx-int8' needs calibration=...: training images of the target task (x_train), "
+            "from which it takes the range of each activation."
+        )
+    _check_images(x)
+    network = _tapped(backbone, _names(backbone, taps), pooled)
+    row_shape = tuple(network.output.shape[1:])
+    dtype = np.dtype(np.float32 if pooled else np.float16)
+    if len(x) == 0:
+        return np.zeros((0, *row_shape), dtype)
+    step = batch_size or max(8, min(256, _PIXELS // backbone.image_size**2))
+    known = f"{_FORMAT} {backbone.fingerprint()} {_names(backbone, taps)} {pooled}"
+    images = _digest(x)
+    if calibration is not None and engine == "onnx-int8":
+        images += _digest(calibration)
+
+    def key(engine: str) -> str:
+        return sha256(f"{known} {engine} {_versions(engine)} {images}".encode()).hexdigest()[:40]
+
+    if engine == "auto":
+        engine = "keras" if _on_accelerator() else "onnx"
+        if engine == "onnx" and not (cache and disk.has(key("onnx"))):
+            engine = "onnx" if _exportable(backbone, network, known) else "keras"
+
+    def rows(start: int = 0) -> Iterator[np.ndarray]:
+        run = _runner(engine, backbone, network, known, calibration)
+        steps = range(start, len(x), step)
+        with _progress(f"features of {backbone.name}", len(x), start) as advance:
+            for batch in _read_ahead(x, backbone.image_size, steps, step):
+                yield run(batch).astype(dtype, copy=False)
+                advance(len(batch))
+
+    if not cache:
+        found = np.empty((len(x), *row_shape), dtype)
+        for start, part in zip(range(0, len(x), step), rows(), strict=True):
+            found[start : start + len(part)] = part
+        return found
+    name = key(engine)
+    part_rows = max(1, _PART_BYTES // (math.prod(row_shape) * dtype.itemsize))
+    with disk.lock(name):  # a second process waits, and finds the entry
+        entry = disk.load(name)
+        if entry is not None:
+            return entry
+        parts = disk.Parts(name, row_shape, dtype)
+        for part in _gathered(rows(parts.done), part_rows):
+            parts.append(part)
+        where = taps if isinstance(taps, str) else "+".join(taps)
+        return parts.finish(
+            f"{backbone.name} at {backbone.image_size} pixels, {len(x):,} images, {engine}, taps {where}"
+        )
+
+
+def multi_taps(backbone: Backbone) -> tuple[str, ...]:
+    """Returns the taps of ``"multi"``: the last layer of each resolution, and the output.
+
+    Counted are the resolutions from a fourth of the input's side down to twice the last map's. Before it
+    halves its resolution, a network has done all it does at that scale; so these layers sum up a depth each.
+    The idea of using features of many depths is that of Head2Toe (Evci et al., 2022).
+    """
+    last_of: dict[int, str] = {}
+    for layer in backbone.model.layers:
+        shape = getattr(layer.output, "shape", ())
+        if len(shape) == 4 and shape[1] and not isinstance(layer, keras.layers.ZeroPadding2D):
+            last_of[round(math.log2(backbone.image_size / shape[1]))] = layer.name
+    depths = sorted(last_of)
+    return (*(last_of[depth] for depth in depths[:-1] if depth >= 2), "last")
+
+
+def int8_loss(backbone: Backbone, ds: data.Dataset, taps: str | Sequence[str] = "last") -> float:
+    """Returns the validation accuracy that `extract` in 8 bits costs a linear probe, as a fraction.
+
+    Both probes are trained and compared on their own features; the calibration takes training images.
+
+    Args:
+        backbone: From `tlhelpers.backbones.load`.
+        ds: Data set of the target task; its test images are not touched.
+        taps: As in `extract`.
+    """
+    from tlhelpers.transfer import linear_probe
+
+    best = {}
+    for engine in ("onnx", "onnx-int8"):
+        f_train, f_val = (
+            extract(backbone, images, taps, engine, calibration=ds.x_train)
+            for images in (ds.x_train, ds.x_val)
+        )
+        best[engine] = max(linear_probe(f_train, ds.y_train, f_val, ds.y_val).val_accuracy.values())
+    return best["onnx"] - best["onnx-int8"]
+
+
+def _check_images(x: Any) -> None:
+    if isinstance(x, data.ImageSequence):
+        return
     if not isinstance(x, np.ndarray) or x.dtype != np.uint8 or x.ndim != 4 or x.shape[-1] != 3:
         found = f"{x.dtype} {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__
         raise ValueError(
             f"extract takes uint8 RGB images of shape (n, h, w, 3), values 0 to 255; this is {found}."
         )
-    if len(x) == 0:
-        return np.zeros((0, backbone.n_features), np.float32)
-    fingerprint = backbone.fingerprint()
-    if engine == "auto":
-        engine = "keras" if _on_accelerator() or not _exportable(backbone, fingerprint) else "onnx"
-    digest = sha256(f"{_FORMAT} {fingerprint} {engine} {x.shape}".encode())
-    digest.update(np.ascontiguousarray(x).data)
-    path = cache_dir() / "features" / f"{digest.hexdigest()}.npy"
-    if cache and path.is_file():
-        return np.load(path, allow_pickle=False)
 
-    images = data.resize(x, backbone.image_size)
-    if engine == "keras":
-        features = np.asarray(backbone.model.predict(images, batch_size=batch_size, verbose=0), np.float32)
-    else:
-        features = _run_onnx(_graph(backbone, fingerprint), images, batch_size)
-    if cache:
-        with atomic_path(path) as part, open(part, "wb") as file:
-            np.save(file, features)
-    return features
+
+def _names(backbone: Backbone, taps: str | Sequence[str]) -> tuple[str, ...]:
+    if isinstance(taps, str):
+        if taps not in ("last", "multi"):
+            raise ValueError(f"taps is 'last', 'multi' or a list of layer names, not {taps!r}.")
+        return ("last",) if taps == "last" else multi_taps(backbone)
+    layers = {layer.name for layer in backbone.model.layers}
+    unknown = [name for name in taps if name != "last" and name not in layers]
+    if unknown or not taps:
+        raise ValueError(
+            f"{backbone.name} has no layer {', '.join(map(repr, unknown)) or 'of an empty list'}. "
+            "Its layers: [layer.name for layer in backbone.model.layers]."
+        )
+    return tuple(taps)
+
+
+def _tapped(backbone: Backbone, names: tuple[str, ...], pooled: bool) -> keras.Model:
+    """Returns the network from images to the outputs of the taps; it shares the backbone's weights."""
+    model = backbone.model
+    if names == ("last",) and pooled:
+        return model
+    outputs = [model.output if name == "last" else model.get_layer(name).output for name in names]
+    if not pooled:
+        if len(outputs) > 1:
+            raise ValueError(f"pooled=False takes one tap; these are {len(outputs)}.")
+        return keras.Model(model.input, outputs[0], name=model.name)
+    pool = keras.layers.GlobalAveragePooling2D
+    flat = [pool(name=f"tap{i}")(t) if len(t.shape) == 4 else t for i, t in enumerate(outputs)]
+    joined = flat[0] if len(flat) == 1 else keras.layers.Concatenate(name="taps")(flat)
+    return keras.Model(model.input, joined, name=model.name)
+
+
+def _digest(x: np.ndarray | data.ImageSequence) -> str:
+    if isinstance(x, data.ImageSequence):
+        return x.digest()
+    digest = sha256(str(x.shape).encode())
+    for start in range(0, len(x), 256):  # in slices: a view may have to be copied
+        digest.update(np.ascontiguousarray(x[start : start + 256]).data)
+    return digest.hexdigest()
+
+
+def _versions(engine: str) -> str:
+    library = "onnxruntime" if engine.startswith("onnx") else keras.backend.backend()
+    try:
+        return f"{library} {importlib.metadata.version(library)}"
+    except importlib.metadata.PackageNotFoundError:  # such as tensorflow, installed as tensorflow-cpu
+        return f"{library} {getattr(sys.modules.get(library), '__version__', '')}"
 
 
 def _on_accelerator() -> bool:
@@ -75,42 +229,178 @@ def _on_accelerator() -> bool:
     return any(not device.lower().startswith("cpu") for device in keras.distribution.list_devices())
 
 
-def _exportable(backbone: Backbone, fingerprint: str) -> bool:
+def _read_ahead(
+    x: np.ndarray | data.ImageSequence, size: int, starts: Sequence[int], step: int
+) -> Iterator[np.ndarray]:
+    """Yields the images, step by step, resized by threads while the network computes."""
+
+    def read(start: int) -> np.ndarray:
+        return data.resize(np.asarray(x[start : start + step]), size)
+
+    with ThreadPoolExecutor(max_workers=_AHEAD) as pool:
+        waiting: deque = deque()
+        try:
+            for start in starts:
+                waiting.append(pool.submit(read, start))
+                if len(waiting) > _AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _gathered(batches: Iterator[np.ndarray], n_rows: int) -> Iterator[np.ndarray]:
+    """Yields the same rows in larger pieces of at least ``n_rows`` rows, but the last."""
+    held: list[np.ndarray] = []
+    for batch in batches:
+        held.append(batch)
+        if sum(map(len, held)) >= n_rows:
+            yield np.concatenate(held)
+            held = []
+    if held:
+        yield np.concatenate(held)
+
+
+@contextmanager
+def _progress(what: str, total: int, done: int) -> Iterator[Callable[[int], None]]:
+    """Shows a bar for work of more than a few seconds, on a terminal alone."""
+    if total < 2000 or os.environ.get("CI") or not sys.stderr.isatty():
+        yield lambda count: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total, completed=done)
+        yield lambda count: bar.advance(task, count)
+
+
+def _runner(
+    engine: str,
+    backbone: Backbone,
+    network: keras.Model,
+    known: str,
+    calibration: np.ndarray | data.ImageSequence | None,
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns a function from uint8 images ``(m, s, s, 3)`` to features."""
+    if engine == "keras":
+        return lambda images: np.asarray(network.predict_on_batch(images))
+    path = _graph(backbone, network, known)
+    if engine == "onnx-int8":
+        assert calibration is not None
+        path = _quantized(path, backbone, known, calibration)
+    return _session(path)
+
+
+def _exportable(backbone: Backbone, network: keras.Model, known: str) -> bool:
     try:
-        _graph(backbone, fingerprint)
+        _graph(backbone, network, known)
     except Exception as error:  # exporters fail in many ways; Keras gives the same features, more slowly
-        logging.getLogger(__name__).info(
-            "%s is not exported to ONNX (%s); Keras is used.", backbone.name, error
-        )
+        logging.getLogger(__name__).info("%s is not exported to ONNX: %s", backbone.name, error)
         return False
     return True
 
 
-def _graph(backbone: Backbone, fingerprint: str) -> Path:
-    """Returns the backbone as an ONNX file, exported on first use and checked against Keras on two images."""
-    if fingerprint in _GRAPHS and _GRAPHS[fingerprint].is_file():
-        return _GRAPHS[fingerprint]
-    path = cache_dir() / "onnx" / f"{backbone.name}-{fingerprint}.onnx"
-    if not path.is_file():
-        probe = np.random.default_rng(0).integers(0, 256, (2, backbone.image_size, backbone.image_size, 3))
-        images = probe.astype(np.uint8)
-        expected = np.asarray(backbone.model.predict(images, verbose=0))
-        with tempfile.TemporaryDirectory() as folder:
-            exported = Path(folder, "model.onnx")
-            backbone.model.export(str(exported), format="onnx", verbose=False)
-            found = _run_onnx(exported, images, 2)
-            error = np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-12)
+def _graph_path(backbone: Backbone, known: str, kind: str) -> Path:
+    versions = f"{keras.__version__} {_versions('onnx')}"
+    digest = sha256(f"{known} {versions}".encode()).hexdigest()[:24]
+    return cache_dir() / "onnx" / f"{backbone.name}-{backbone.image_size}-{digest}.{kind}"
+
+
+def _graph(backbone: Backbone, network: keras.Model, known: str) -> Path:
+    """Returns the network as an ONNX file, exported on first use and checked against Keras on two images.
+
+    Raises:
+        RuntimeError: If it cannot be exported, or the graph does not compute what Keras computes. That is
+            noted on disk, so that it is tried once.
+    """
+    path, failure = _graph_path(backbone, known, "onnx"), _graph_path(backbone, known, "failed")
+    if path.is_file():
+        return path
+    if failure.is_file():
+        raise RuntimeError(failure.read_text(encoding="utf-8"))
+    shape = (2, backbone.image_size, backbone.image_size, 3)
+    probe = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    expected = np.asarray(network.predict_on_batch(probe))
+    with tempfile.TemporaryDirectory() as folder:
+        exported = Path(folder, "model.onnx")
+        try:
+            with warnings.catch_warnings():  # the converter asks numpy for a name that it deprecates
+                warnings.simplefilter("ignore", FutureWarning)
+                network.export(str(exported), format="onnx", verbose=False)
+            error = np.abs(_session(exported)(probe) - expected).max() / max(np.abs(expected).max(), 1e-12)
             if not error < 1e-4:
-                raise RuntimeError(
-                    f"the exported graph differs from Keras by {error:.1e}, relative to the largest feature"
-                )
-            with atomic_path(path) as part:
-                part.write_bytes(exported.read_bytes())
-    _GRAPHS[fingerprint] = path
+                raise RuntimeError(f"the graph differs from Keras by {error:.1e} of the largest feature")
+        except Exception as error:
+            message = f"{backbone.name} cannot be exported to ONNX: {type(error).__name__}: {error}"[:500]
+            with atomic_path(failure) as part:
+                part.write_text(message, encoding="utf-8")
+            raise RuntimeError(message) from error
+        with atomic_path(path) as part:
+            part.write_bytes(exported.read_bytes())
     return path
 
 
-def _run_onnx(path: Path, images: np.ndarray, batch_size: int) -> np.ndarray:
+def _quantized(
+    path: Path, backbone: Backbone, known: str, calibration: np.ndarray | data.ImageSequence
+) -> Path:
+    """Returns the graph with weights and activations of 8 bits (static, QDQ, one scale per channel)."""
+    target = _graph_path(backbone, f"{known} {_digest(calibration)}", "int8.onnx")
+    if target.is_file():
+        return target
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    name = _input_name(path)
+    chosen = np.linspace(0, len(calibration) - 1, min(len(calibration), CALIBRATION_IMAGES)).astype(int)
+    images = data.resize(np.stack([np.asarray(calibration[int(i)]) for i in chosen]), backbone.image_size)
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.batches = iter([images[i : i + 16].astype(np.float32) for i in range(0, len(images), 16)])
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            batch = next(self.batches, None)
+            return None if batch is None else {name: batch}
+
+    with tempfile.TemporaryDirectory() as folder, _quiet_root_logger():
+        prepared, quantized = Path(folder, "prepared.onnx"), Path(folder, "int8.onnx")
+        quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
+        quantize_static(
+            str(prepared),
+            str(quantized),
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            activation_type=QuantType.QUInt8,
+        )
+        with atomic_path(target) as part:
+            part.write_bytes(quantized.read_bytes())
+    return target
+
+
+@contextmanager
+def _quiet_root_logger() -> Iterator[None]:
+    """ONNX Runtime's quantizer talks through the root logger."""
+    root = logging.getLogger()
+    before = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(before)
+
+
+def _input_name(path: Path) -> str:
+    import onnx
+
+    return onnx.load(str(path), load_external_data=False).graph.input[0].name
+
+
+def _session(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -118,5 +408,4 @@ def _run_onnx(path: Path, images: np.ndarray, batch_size: int) -> np.ndarray:
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    batches = (images[i : i + batch_size].astype(np.float32) for i in range(0, len(images), batch_size))
-    return np.concatenate([session.run(None, {name: batch})[0] for batch in batches])
+    return lambda images: session.run(None, {name: images.astype(np.float32)})[0]

@@ -8,8 +8,9 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from tlhelpers._class_folders import EXTENSIONS, check_classes, group, visible, 
 from tlhelpers._errors import DataError
 from tlhelpers._pixels import decode, oriented_size
 
-__all__ = ["ImageFiles", "Part", "open_images"]
+__all__ = ["ImageFiles", "ImageSequence", "Part", "open_images"]
 
 DEFAULT_SIZE = 224  # what most ImageNet backbones were trained on
 _CHUNK = 64  # images a thread takes at a time: large enough that queueing costs nothing
@@ -93,6 +94,8 @@ class Part:
 class ImageFiles:
     """Class folders that have been listed and checked. No pixel is decoded before `read`.
 
+    A zip file stays open until `close`, or until nothing refers to it any more.
+
     Attributes:
         parts: Splits by name: always "train"; "val" and "test" where the set ships them.
         class_names: Names of the class folders: by number when all are numbers, else by alphabet.
@@ -127,6 +130,10 @@ class ImageFiles:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the zip file, if it is one."""
         self._store.close()
 
     def common_size(self) -> tuple[int, int] | None:
@@ -173,6 +180,10 @@ class ImageFiles:
             pass
         return out
 
+    def read_bytes(self, name: str) -> bytes:
+        """The content of a file, undecoded."""
+        return self._guard(lambda stream: stream.read(), name)
+
     def _guard(self, use: Callable[[IO[bytes]], T], name: str) -> T:
         try:
             with self._store.open(name) as stream:
@@ -184,6 +195,46 @@ class ImageFiles:
                 f"{self.where}: cannot read the image {name} ({type(error).__name__}: {error}). "
                 "Replace the file or remove it."
             ) from error
+
+
+class ImageSequence:
+    """Images that stay in their files until they are indexed: it looks like an array and takes no memory.
+
+    A slice or an array of positions gives decoded images, uint8 ``(m, h, w, 3)``; one position gives one
+    image ``(h, w, 3)``. ``np.asarray`` decodes them all. The files must stay where they are.
+
+    Attributes:
+        shape: ``(n, h, w, 3)``.
+        dtype: uint8.
+    """
+
+    dtype = np.dtype(np.uint8)
+    ndim = 4
+
+    def __init__(self, files: ImageFiles, names: Sequence[str], size: tuple[int, int] | int) -> None:
+        self._files, self._names, self._size = files, list(names), size
+        height, width = (size, size) if isinstance(size, int) else size
+        self.shape = (len(self._names), height, width, 3)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, key: Any) -> NDArray[np.uint8]:
+        places = np.arange(len(self))[key]
+        if places.ndim == 0:
+            return self._files.read([self._names[places]], self._size)[0]
+        return self._files.read([self._names[i] for i in places], self._size)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        images = self._files.read(self._names, self._size)
+        return images if dtype is None else images.astype(dtype)
+
+    def digest(self) -> str:
+        """Returns a digest of the files' content and of the size to which they are brought."""
+        digest = sha256(f"{self._size} {len(self)}".encode())
+        for name in self._names:
+            digest.update(sha256(self._files.read_bytes(name)).digest())
+        return digest.hexdigest()
 
 
 def open_images(path: Path, where: str) -> ImageFiles:

@@ -1,15 +1,16 @@
 """Heads on frozen features, and fine-tuning."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import keras
 import numpy as np
 from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from tlhelpers import data
+from tlhelpers import data, features
 from tlhelpers.backbones import Backbone
 
 # Inverse strengths of the L2 penalty that a linear probe tries, in scikit-learn's sense of C.
@@ -76,6 +77,158 @@ def linear_probe(
     Raises:
         ValueError: If shapes do not fit, a feature is not finite, or a class is missing.
     """
+    _check_features(f_train, y_train, f_val, y_val)
+    fitted: dict[float, Pipeline] = {}
+    scores: dict[float, float] = {}
+    for strength in strengths:
+        pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=300))
+        fitted[strength] = pipeline.fit(f_train, y_train)
+        scores[strength] = float(np.mean(pipeline.predict(f_val) == y_val))
+    best = max(strengths, key=lambda c: (scores[c], -c))  # of equals, the stronger penalty
+    return LinearProbe(fitted[best], best, scores)
+
+
+@dataclass(frozen=True)
+class MLPHead:
+    """A network with one hidden layer on standardised features.
+
+    Attributes:
+        model: Features ``(n, d)`` -> logits ``(n, n_classes)``.
+        val_accuracy: Accuracy on the validation features in the epoch that was kept, 0..1; optimistic.
+    """
+
+    model: keras.Model
+    val_accuracy: float
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """Returns labels, int64 ``(n,)``, of features ``(n, d)``."""
+        return self.predict_proba(features).argmax(axis=1).astype(np.int64)
+
+    def predict_proba(self, features: np.ndarray) -> np.ndarray:
+        """Returns class probabilities ``(n, n_classes)`` of features ``(n, d)``."""
+        logits = self.model.predict(features, batch_size=256, verbose=0)
+        return np.asarray(keras.ops.softmax(logits))
+
+    def to_keras(self) -> keras.Model:
+        """Returns the head as one layer, features ``(n, d)`` -> logits ``(n, n_classes)``."""
+        return self.model
+
+
+def mlp_head(
+    f_train: np.ndarray,
+    y_train: np.ndarray,
+    f_val: np.ndarray,
+    y_val: np.ndarray,
+    hidden: int = 256,
+    dropout: float = 0.5,
+    epochs: int = 40,
+    batch_size: int = 128,
+    seed: int = 0,
+) -> MLPHead:
+    """Trains a small network on frozen features, with AdamW; keeps its best epoch on the validation features.
+
+    Args:
+        f_train: Features ``(n, d)``; their mean and spread standardise all features.
+        y_train: Labels 0..n_classes-1, ``(n,)``; each class occurs.
+        f_val: Validation features ``(m, d)``.
+        y_val: Validation labels ``(m,)``.
+        hidden: Units of the hidden layer, with ReLU.
+        dropout: Share of the standardised features, and of the hidden units, dropped in training.
+        epochs: Most epochs; five without an improvement end the training.
+        batch_size: Features in one step.
+        seed: Of the initial weights, the dropout and the order.
+
+    Raises:
+        ValueError: As `linear_probe`.
+    """
+    _check_features(f_train, y_train, f_val, y_val)
+    keras.utils.set_random_seed(seed)
+    spread = f_train.std(axis=0)
+    scale = keras.layers.Normalization(
+        mean=f_train.mean(axis=0), variance=np.where(spread > 0, spread, 1) ** 2
+    )
+    model = keras.Sequential(
+        [
+            keras.Input(f_train.shape[1:]),
+            scale,
+            keras.layers.Dropout(dropout / 2),
+            keras.layers.Dense(hidden, activation="relu"),
+            keras.layers.Dropout(dropout),
+            keras.layers.Dense(int(y_train.max()) + 1),
+        ],
+        name="mlp_head",
+    )
+    model.compile(
+        keras.optimizers.AdamW(1e-3, weight_decay=1e-2),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    stop = keras.callbacks.EarlyStopping("val_accuracy", patience=5, mode="max", restore_best_weights=True)
+    history = model.fit(
+        f_train, y_train, batch_size, epochs, verbose=0, validation_data=(f_val, y_val), callbacks=[stop]
+    )
+    return MLPHead(model, float(max(history.history["val_accuracy"])))
+
+
+@dataclass(frozen=True)
+class KNNHead:
+    """The nearest training images, by the angle between their features.
+
+    Attributes:
+        neighbours: The fitted scikit-learn classifier; it takes features of length 1.
+        k: The chosen number of neighbours.
+        val_accuracy: Accuracy on the validation features for each number tried, 0..1.
+    """
+
+    neighbours: KNeighborsClassifier
+    k: int
+    val_accuracy: dict[int, float]
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """Returns labels, int64 ``(n,)``, of features ``(n, d)``."""
+        return self.neighbours.predict(_unit(features)).astype(np.int64)
+
+    def predict_proba(self, features: np.ndarray) -> np.ndarray:
+        """Returns the share of each class among the neighbours, ``(n, n_classes)``."""
+        return self.neighbours.predict_proba(_unit(features))
+
+
+def knn_head(
+    f_train: np.ndarray,
+    y_train: np.ndarray,
+    f_val: np.ndarray,
+    y_val: np.ndarray,
+    ks: tuple[int, ...] = (1, 5, 10, 20),
+) -> KNNHead:
+    """Classifies by the nearest training features; their number is chosen on the validation features.
+
+    Nothing is trained: this is the baseline that a head has to beat.
+
+    Args:
+        f_train: Features ``(n, d)``.
+        y_train: Labels 0..n_classes-1, ``(n,)``; each class occurs.
+        f_val: Validation features ``(m, d)``.
+        y_val: Validation labels ``(m,)``.
+        ks: Numbers of neighbours to try; larger ones than there are training features are lowered to that.
+
+    Raises:
+        ValueError: As `linear_probe`.
+    """
+    _check_features(f_train, y_train, f_val, y_val)
+    scores: dict[int, float] = {}
+    for k in sorted({min(k, len(f_train)) for k in ks}):
+        fitted = KNeighborsClassifier(k).fit(_unit(f_train), y_train)
+        scores[k] = float(np.mean(fitted.predict(_unit(f_val)) == y_val))
+    best = max(scores, key=lambda k: scores[k])
+    return KNNHead(KNeighborsClassifier(best).fit(_unit(f_train), y_train), best, scores)
+
+
+def _unit(features: np.ndarray) -> np.ndarray:
+    """Scales features to length 1, so that the nearest are those with the most similar direction."""
+    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+
+
+def _check_features(f_train: np.ndarray, y_train: np.ndarray, f_val: np.ndarray, y_val: np.ndarray) -> None:
     for name, f, y in (("training", f_train, y_train), ("validation", f_val, y_val)):
         if f.ndim != 2 or f.shape[1] != f_train.shape[1] or y.shape != (len(f),) or len(f) == 0:
             raise ValueError(
@@ -91,14 +244,6 @@ def linear_probe(
         raise ValueError(
             f"The training labels must be 0..n_classes-1, each present, at least two; these are {classes}."
         )
-    fitted: dict[float, Pipeline] = {}
-    scores: dict[float, float] = {}
-    for strength in strengths:
-        pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=300))
-        fitted[strength] = pipeline.fit(f_train, y_train)
-        scores[strength] = float(np.mean(pipeline.predict(f_val) == y_val))
-    best = max(strengths, key=lambda c: (scores[c], -c))  # of equals, the stronger penalty
-    return LinearProbe(fitted[best], best, scores)
 
 
 def build_classifier(
@@ -163,6 +308,88 @@ def _leaf_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
             yield layer
 
 
+class RandomView(keras.layers.Layer):
+    """Takes one of several views of each image while training, and the first one otherwise.
+
+    Input ``(n, v, ...)``, output ``(n, ...)``.
+    """
+
+    def __init__(self, **kwargs) -> None:  # type: ignore[no-untyped-def]
+        super().__init__(**kwargs)
+        self.seed_generator = keras.random.SeedGenerator()
+
+    def call(self, x: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
+        if not training:
+            return x[:, 0]
+        draw = keras.random.uniform(keras.ops.shape(x)[:2], seed=self.seed_generator)
+        chosen = keras.ops.cast(draw >= keras.ops.max(draw, axis=1, keepdims=True), x.dtype)
+        return keras.ops.sum(
+            keras.ops.reshape(chosen, (-1, x.shape[1] or keras.ops.shape(x)[1], 1, 1, 1)) * x, axis=1
+        )
+
+
+def cached_trunk(
+    model: keras.Model, backbone: Backbone, ds: data.Dataset, flips: bool = False, cache: bool = True
+) -> tuple[keras.Model, data.Dataset]:
+    """Splits a classifier below its first unfrozen layer, and computes what is below once.
+
+    The frozen trunk gives the same activations in every epoch, so they are computed once, by `extract`, and
+    kept in half precision. Only the part above trains on. It shares its layers with ``model``, so that
+    ``model`` is fine-tuned when the part is. The result is that of training ``model`` itself, but for
+    rounding: the trunk must be frozen, BatchNorm included (`freeze` does that), and of augmentation only what
+    ``flips`` does is left, since random changes of the pixels cannot pass through a cache.
+
+    Args:
+        model: From `build_classifier`, with this backbone; its augmentation is left out.
+        backbone: The backbone, after `freeze`.
+        ds: Data set; its test images are not touched.
+        flips: Whether to compute each training image mirrored, too. In each step one of both is drawn, as
+            ``RandomFlip("horizontal")`` does.
+        cache: As in `extract`.
+
+    Returns:
+        The part above, activations ``(n, v, h, w, c)`` -> logits, for `fine_tune`; and the data set with
+        activations for training and validation images, float16, ``v`` views each.
+
+    Raises:
+        ValueError: If nothing is frozen below the first unfrozen layer, or nothing is unfrozen.
+    """
+    name = _cut(backbone)
+    views = [ds.x_train, np.asarray(ds.x_train)[:, :, ::-1]] if flips else [ds.x_train]
+    train = [features.extract(backbone, x, [name], cache=cache, pooled=False) for x in views]
+    val = features.extract(backbone, ds.x_val, [name], cache=cache, pooled=False)
+
+    below = backbone.model.get_layer(name).output
+    inputs = keras.Input((None, *below.shape[1:]), name="activations")
+    x = keras.Model(below, backbone.model.output)(RandomView(name="view")(inputs))
+    chain = model.layers[model.layers.index(backbone.model) + 1 :]
+    for layer in chain:
+        x = layer(x)
+    top = keras.Model(inputs, x, name=f"{model.name}_top")
+    return top, replace(ds, x_train=np.stack(train, axis=1), x_val=val[:, None])
+
+
+def _cut(backbone: Backbone) -> str:
+    """Returns the layer whose output is all that the layers above need: the highest below the first unfrozen."""
+    layers = [layer for layer in backbone.model.layers if not isinstance(layer, keras.layers.InputLayer)]
+    live = [i for i, layer in enumerate(layers) if layer.trainable_weights]
+    if not live:
+        raise ValueError("Every layer of the backbone is frozen: train a head on extract(backbone, x).")
+    position = {layer.name: i for i, layer in enumerate(layers)}
+    for cut in range(live[0] - 1, -1, -1):
+        crossing = {
+            tensor._keras_history.operation.name
+            for layer in layers[cut + 1 :]
+            for tensor in keras.tree.flatten(layer.input)
+            if position.get(tensor._keras_history.operation.name, -1) <= cut
+        }
+        if crossing == {layers[cut].name}:
+            return layers[cut].name
+    raise ValueError(
+        "No layer is frozen below the first unfrozen one: call transfer.freeze(backbone, blocks)."
+    )
+
+
 def fine_tune(
     model: keras.Model,
     ds: data.Dataset,
@@ -181,6 +408,7 @@ def fine_tune(
     Args:
         model: From `build_classifier`: images -> logits.
         ds: Data set; its training images are resized to the model's input. Its validation images are watched.
+            Or the activations of `cached_trunk`.
         epochs: Passes over the training images.
         learning_rate: Highest rate of the schedule.
         batch_size: Images in one step.
@@ -191,7 +419,6 @@ def fine_tune(
     Returns:
         Keras' history, one entry an epoch.
     """
-    size = model.input_shape[1]
     steps = epochs * -(-len(ds.x_train) // batch_size)
     warmup_steps = max(1, round(warmup * steps))
     schedule = keras.optimizers.schedules.CosineDecay(
@@ -203,9 +430,9 @@ def fine_tune(
         metrics=["accuracy"],
     )
     return model.fit(
-        data.resize(ds.x_train, size),
+        _inputs(model, ds.x_train),
         ds.y_train,
-        validation_data=(data.resize(ds.x_val, size), ds.y_val),
+        validation_data=(_inputs(model, ds.x_val), ds.y_val),
         epochs=epochs,
         batch_size=batch_size,
         verbose=verbose,
@@ -215,8 +442,13 @@ def fine_tune(
 
 def predict(model: keras.Model, x: np.ndarray, batch_size: int = 64) -> np.ndarray:
     """Returns labels, int64 ``(n,)``, of images uint8 ``(n, h, w, 3)``, resized to the model's input."""
-    logits = model.predict(data.resize(x, model.input_shape[1]), batch_size=batch_size, verbose=0)
+    logits = model.predict(_inputs(model, x), batch_size=batch_size, verbose=0)
     return np.asarray(logits).argmax(axis=1).astype(np.int64)
+
+
+def _inputs(model: keras.Model, x: np.ndarray | data.ImageSequence) -> np.ndarray:
+    """Returns images resized to the model's input; activations of a trunk as they are."""
+    return x if x.dtype == np.float16 else data.resize(x, model.input_shape[1])
 
 
 def small_cnn(image_size: int, n_classes: int, augmentation: keras.layers.Layer | None = None) -> keras.Model:

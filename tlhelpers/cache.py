@@ -1,0 +1,223 @@
+"""Arrays on disk, under a key made of all that they depend on, and trusted only after a look.
+
+An entry is two files. ``<key>.npy`` holds the array. ``<key>.json`` says what it is and holds its checksum;
+it is written last, so that an entry without it does not count. While a long array is computed, its finished
+rows lie in ``<key>.parts/``; a run that was stopped goes on behind them.
+"""
+
+import datetime
+import errno
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+
+from tlhelpers.paths import atomic_path, cache_dir
+
+_SLICE = 1 << 24  # bytes that are hashed or copied at a time: what is large stays on disk
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An array in the cache.
+
+    Attributes:
+        key: Its name, a digest of all that it depends on.
+        path: The file with the array.
+        n_bytes: Size on disk.
+        made: Day on which it was computed.
+        about: What it is, in words: backbone, images, engine.
+    """
+
+    key: str
+    path: Path
+    n_bytes: int
+    made: str
+    about: str
+
+
+def folder() -> Path:
+    """Returns the folder with the arrays; it need not exist."""
+    return cache_dir() / "features"
+
+
+def entries() -> list[Entry]:
+    """Returns the complete entries, the largest first."""
+    found = []
+    for note in folder().glob("*.json"):
+        array = note.with_suffix(".npy")
+        try:
+            meta = json.loads(note.read_text(encoding="utf-8"))
+            found.append(Entry(note.stem, array, array.stat().st_size, meta["made"], meta["about"]))
+        except (OSError, ValueError, KeyError):
+            continue  # `verify` names it
+    return sorted(found, key=lambda entry: -entry.n_bytes)
+
+
+def has(key: str) -> bool:
+    """Tells whether there is an entry, without reading it."""
+    return (folder() / f"{key}.json").is_file()
+
+
+def load(key: str) -> np.ndarray | None:
+    """Returns the array of a key, or ``None`` where there is none, or one that is not what was written.
+
+    The array is mapped from its file, so that it takes memory only where it is read. Writing to it
+    changes a copy in memory, never the file.
+    """
+    path = folder() / f"{key}.npy"
+    try:
+        expected = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["sha256"]
+        array = np.load(path, mmap_mode="c", allow_pickle=False)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError) as error:
+        logging.getLogger(__name__).warning("%s cannot be read (%s) and is computed again.", path, error)
+        return None
+    if _checksum(array) != expected:
+        logging.getLogger(__name__).warning(
+            "%s is not what was written: it was altered. It is computed again.", path
+        )
+        return None
+    return np.asarray(array)
+
+
+def verify() -> list[str]:
+    """Reads everything; returns what is wrong, one line a file: damaged entries, and stopped runs."""
+    problems = []
+    for note in sorted(folder().glob("*.json")):
+        logger = logging.getLogger(__name__)
+        before, logger.disabled = logger.disabled, True
+        try:
+            if load(note.stem) is None:
+                problems.append(f"{note.stem}.npy is missing or damaged")
+        finally:
+            logger.disabled = before
+    for array in sorted(folder().glob("*.npy")):
+        if not array.with_suffix(".json").is_file():
+            problems.append(f"{array.name} has no note, so it is never read")
+    for parts in sorted(folder().glob("*.parts")):
+        problems.append(f"{parts.name} is a run that was stopped; the next one goes on behind it")
+    return problems
+
+
+def clear() -> int:
+    """Removes all arrays, exported graphs and parts. Returns the number of bytes that became free."""
+    freed = 0
+    for place in (folder(), cache_dir() / "onnx"):
+        freed += sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
+        shutil.rmtree(place, ignore_errors=True)
+    return freed
+
+
+@contextmanager
+def lock(key: str) -> Iterator[None]:
+    """Holds a key for one process; another one waits until the block ends. It ends with the process, too."""
+    path = cache_dir() / "locks" / f"{key}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path):
+        yield
+
+
+class Parts:
+    """An array that is written row by row, and survives a stop.
+
+    To be used under `lock`. Each part is written atomically and carries its checksum in its name.
+
+    Args:
+        key: The key of the array to be.
+        row_shape: Shape of one row.
+        dtype: Type of the numbers.
+    """
+
+    def __init__(self, key: str, row_shape: tuple[int, ...], dtype: np.dtype) -> None:
+        self.key, self.row_shape, self.dtype = key, tuple(row_shape), np.dtype(dtype)
+        self.folder = folder() / f"{key}.parts"
+        self.files: list[Path] = []
+        self.done = 0
+        for path in sorted(self.folder.glob("[0-9]*.npy")):
+            rows = self._read(path)
+            if rows is None or int(path.name.split("-")[0]) != self.done:
+                break
+            self.files.append(path)
+            self.done += len(rows)
+        for path in set(self.folder.glob("*")) - set(self.files):
+            path.unlink()
+
+    def _read(self, path: Path) -> np.ndarray | None:
+        try:
+            rows = np.load(path, allow_pickle=False)
+        except (OSError, ValueError):
+            return None
+        fits = rows.shape[1:] == self.row_shape and rows.dtype == self.dtype
+        return rows if fits and path.stem.endswith(_checksum(rows)[:16]) else None
+
+    def append(self, rows: np.ndarray) -> None:
+        """Adds rows ``(m, *row_shape)``.
+
+        Raises:
+            OSError: If the disk is full; nothing is left behind.
+        """
+        path = self.folder / f"{self.done:09d}-{_checksum(rows)[:16]}.npy"
+        with self._all_or_nothing(), atomic_path(path) as part, open(part, "wb") as file:
+            np.save(file, rows)
+        self.files.append(path)
+        self.done += len(rows)
+
+    def finish(self, about: str) -> np.ndarray:
+        """Joins the parts to an entry and returns its array.
+
+        Args:
+            about: What the entry is, in words.
+        """
+        path = folder() / f"{self.key}.npy"
+        digest = sha256()
+        header = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False}
+        with self._all_or_nothing():
+            with atomic_path(path) as part, open(part, "wb") as file:
+                np.lib.format.write_array_header_1_0(file, header | {"shape": (self.done, *self.row_shape)})
+                for piece in self.files:
+                    rows = self._read(piece)
+                    if rows is None:
+                        raise OSError(f"{piece} was altered while it was in use. Run again.")
+                    digest.update(rows.data)
+                    file.write(rows.data)
+            with atomic_path(path.with_suffix(".json")) as part:
+                note = {
+                    "about": about,
+                    "made": datetime.date.today().isoformat(),
+                    "sha256": digest.hexdigest(),
+                }
+                part.write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return np.asarray(np.load(path, mmap_mode="c", allow_pickle=False))
+
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise OSError(
+                error.errno,
+                "The disk is full, and the cache cannot be written. Make room (`tlhelpers cache clear`), "
+                "point TLHELPERS_CACHE to another disk, or pass cache=False. Nothing half-written was kept",
+                str(folder()),
+            ) from error
+
+
+def _checksum(array: np.ndarray) -> str:
+    digest = sha256()
+    step = max(1, _SLICE // max(1, array[:1].nbytes))
+    for start in range(0, len(array), step):
+        digest.update(np.ascontiguousarray(array[start : start + step]).data)
+    return digest.hexdigest()

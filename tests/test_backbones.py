@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from tlhelpers import backbones
+from tlhelpers import backbones, transfer
 from tlhelpers import efficientnet_lite as lite
 from tlhelpers.backbones import WeightsUnavailableError
 
@@ -177,8 +177,8 @@ def test_weights_of_another_shape_do_not_fit(monkeypatch, lite1):
 def passing(**arguments):
     """In place of a network of `keras.applications`: hands on what it is given."""
     passing.arguments = arguments
-    inputs = keras.Input(arguments["input_shape"])
-    return keras.Model(inputs, keras.layers.Flatten()(inputs))
+    x = arguments["input_tensor"]
+    return keras.Model(keras.utils.get_source_inputs(x), keras.layers.Flatten()(x))
 
 
 def test_every_family_is_covered():
@@ -215,6 +215,15 @@ def test_preprocessing_is_inside(monkeypatch, family):
         np.testing.assert_allclose(found, expected, atol=1e-4)
         np.testing.assert_allclose(found, by_hand(KIND[family], x).reshape(3, -1), atol=1e-4)
         np.testing.assert_array_equal(images, before)  # nothing was done in place
+
+
+def test_layers_of_keras_applications_are_at_hand():
+    """They are not hidden in a model inside the model, so that they can be frozen, tapped and cut by name."""
+    backbone = backbones.load("resnet50", 32, weights=None)
+    assert not any(isinstance(layer, keras.Model) for layer in backbone.model.layers)
+    assert backbone.model.get_layer("conv2_block1_out").output.shape == (None, 8, 8, 256)
+    assert backbone.model.input.name == "image"
+    assert backbone.model.name == "resnet50"
 
 
 def test_preprocessing_of_the_lite_family():
@@ -300,9 +309,9 @@ def test_a_weights_file_that_is_none(tmp_path):
 
 def small(**arguments):
     """In place of a network of `keras.applications`: has a few weights."""
-    inputs = keras.Input(arguments["input_shape"])
-    outputs = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(2, 3)(inputs))
-    model = keras.Model(inputs, outputs)
+    x = arguments["input_tensor"]
+    outputs = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(2, 3)(x))
+    model = keras.Model(keras.utils.get_source_inputs(x), outputs)
     if arguments["weights"] is not None:
         model.load_weights(arguments["weights"])
     return model
@@ -311,7 +320,7 @@ def small(**arguments):
 def test_weights_from_a_file(monkeypatch, tmp_path):
     monkeypatch.setattr(keras.applications, "VGG16", small)
     path = tmp_path / "mine.weights.h5"
-    network = small(input_shape=(32, 32, 3), weights=None)
+    network = small(input_tensor=keras.Input((32, 32, 3)), weights=None)
     network.save_weights(path)
     backbone = backbones.load("vgg16", 32, weights=path)
     assert backbone.weights == str(path)
@@ -333,6 +342,53 @@ def test_the_fingerprint_tells_weights_sizes_and_names_apart(monkeypatch):
     weights[-1][0] += 1e-6
     first.model.set_weights(weights)
     assert len(found | {first.fingerprint()}) == 4
+
+
+def numbered(
+    activation: str = "relu", stride: int = 1, name: str | None = None, dtype: str = "float32"
+) -> backbones.Backbone:
+    """A backbone whose layers, and steps that are no layers, get their names from Keras; equal weights."""
+    inputs = keras.Input((8, 8, 3))
+    conv = keras.layers.Conv2D(
+        4, 3, stride, activation=activation, name=name, dtype=dtype, kernel_initializer="ones"
+    )
+    block = keras.Sequential([conv, keras.layers.ReLU()])
+    x = keras.layers.GlobalAveragePooling2D()(block(inputs[..., ::-1] / 255.0))
+    return backbones.Backbone("net", 8, keras.Model(inputs, x), "random")
+
+
+def test_the_fingerprint_does_not_see_how_keras_numbers_layers():
+    first, second = numbered(), numbered()
+    assert first.model.layers[-1].name != second.model.layers[-1].name
+    assert first.fingerprint() == second.fingerprint() == numbered(name="mine").fingerprint()
+
+
+def test_the_fingerprint_tells_networks_with_the_same_weights_apart():
+    found = [
+        numbered(*options).fingerprint()
+        for options in (
+            (),
+            ("tanh",),
+            ("tanh", 1, "tanh"),
+            ("relu", 1, "relu"),
+            ("relu", 2),
+            ("relu", 1, None, "mixed_bfloat16"),
+        )
+    ]
+    assert found[0] == found[3]  # a name is no more than a name
+    assert found[1] == found[2]
+    assert len(set(found)) == 4
+
+
+def test_the_fingerprint_is_the_same_after_freezing_and_building():
+    backbone = numbered()
+    before = backbone.fingerprint()
+    transfer.freeze(backbone, blocks=("conv",))
+    assert backbone.fingerprint() == before
+    transfer.freeze(backbone)
+    assert backbone.fingerprint() == before
+    transfer.build_classifier(backbone, 3)
+    assert backbone.fingerprint() == before
 
 
 def test_a_fault_of_our_own_is_not_called_a_failed_download(monkeypatch):

@@ -4,10 +4,11 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from tlhelpers import cli, doctor
+from tlhelpers import cache, cli, doctor
 
 
 @pytest.fixture(autouse=True)
@@ -176,6 +177,86 @@ def test_fast_doctor_does_not_import_the_backend():
 def test_data_does_not_import_the_backend():
     code = (
         "import sys; from tlhelpers import data; data.load('digits', n_train=10); "
+        "sys.exit(bool({'tensorflow', 'keras'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+# --- tlhelpers cache ---
+
+
+def run_cache(*arguments):
+    result = CliRunner().invoke(cli.app, ["cache", *arguments])
+    assert "Traceback" not in result.output
+    return result
+
+
+def keep(key, n, about="features of tiny"):
+    """Puts ``n`` million bytes, less a header, into the cache."""
+    parts = cache.Parts(key, (1000,), np.uint8)
+    parts.append(np.zeros((1000 * n, 1000), np.uint8))
+    parts.finish(about)
+    return cache.folder() / f"{key}.npy"
+
+
+def test_an_empty_cache():
+    listed = run_cache("list")
+    assert listed.exit_code == 0
+    assert "0 arrays, 0.0 MB, in " in listed.output
+    assert run_cache("verify").exit_code == 0
+    assert "0 arrays read, 0 problems" in run_cache("verify").output
+    assert "0.0 MB freed" in run_cache("clear").output
+
+
+def test_a_full_cache(tmp_path):
+    keep("abcdefghijklmnop", 1, "tiny at 16 pixels, 5 images, onnx, taps [conv]")
+    keep("qrstuvwxyz", 2)
+    lines = run_cache("list").output.splitlines()
+    large, small = (next(i for i, line in enumerate(lines) if part in line) for part in ("qrstuv", "abcdef"))
+    assert large < small
+    for part in ("abcdefghij ", "1.0 MB", "tiny at 16 pixels, 5 images, onnx, taps [conv]"):
+        assert part in lines[small]
+    assert "klmnop" not in lines[small]
+    assert f"2 arrays, 3.0 MB, in {tmp_path / 'cache' / 'features'}" in lines[-1]
+    verified = run_cache("verify")
+    assert verified.exit_code == 0
+    assert "2 arrays read, 0 problems" in verified.output
+    assert "3.0 MB freed" in run_cache("clear").output
+    assert "0 arrays" in run_cache("list").output
+
+
+def test_a_damaged_cache():
+    keep("whole", 1)
+    path = keep("damaged", 1)
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    keep("lost", 1).unlink()
+    (cache.folder() / "odd.json").write_text("[]")
+    listed = run_cache("list")
+    assert listed.exit_code == 0
+    assert "2 arrays" in listed.output
+    verified = run_cache("verify")
+    assert verified.exit_code == 1
+    for name in ("damaged.npy", "lost.npy", "odd.npy"):
+        assert f"{name} is missing or damaged" in verified.output
+    assert "3 problems" in verified.output
+    assert "whole.npy" not in verified.output
+    assert run_cache("clear").exit_code == 0
+    assert run_cache("verify").exit_code == 0
+
+
+def test_a_folder_with_brackets_in_its_name(monkeypatch, tmp_path):
+    monkeypatch.setenv("TLHELPERS_CACHE", str(tmp_path / "[bold]mine"))
+    assert str(tmp_path / "[bold]mine") in run_cache("list").output
+
+
+def test_the_help_of_cache_shows_what_there_is():
+    assert all(name in run_cache("--help").output for name in ("list", "verify", "clear"))
+
+
+def test_looking_after_the_cache_does_not_import_the_backend():
+    code = (
+        "import sys; from typer.testing import CliRunner; from tlhelpers import cli; "
+        "assert CliRunner().invoke(cli.app, ['cache', 'verify']).exit_code == 0; "
         "sys.exit(bool({'tensorflow', 'keras'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,8 +1,10 @@
 """Behaviour of `tlhelpers.data`: splits, named sets, folders, resizing."""
 
+import gc
 import os
 import sys
 import types
+import weakref
 import zipfile
 from pathlib import Path
 
@@ -509,6 +511,158 @@ def test_damaged_image_in_a_zip_is_named(folder, tmp_path):
     path.write_bytes(content)
     with pytest.raises(data.DataError, match=r"train/cat/000\.png"):
         data.load(path)
+
+
+# ---------------------------------------------------------------- images that stay in their files
+
+
+@pytest.fixture(params=["folder", "zip"])
+def source(request, folder, tmp_path):
+    """The same set as a folder and as a zip file."""
+    return folder if request.param == "folder" else pack(folder, tmp_path / "pets.zip")
+
+
+def test_lazy_images_are_the_same_images(source):
+    lazy, eager = data.load(source, lazy=True, seed=3), data.load(source, seed=3)
+    for split in ("train", "val", "test"):
+        found, expected = getattr(lazy, f"x_{split}"), getattr(eager, f"x_{split}")
+        assert isinstance(found, data.ImageSequence)
+        assert isinstance(expected, np.ndarray)
+        assert (found.shape, found.dtype, found.ndim) == (expected.shape, expected.dtype, expected.ndim)
+        assert len(found) == len(expected)
+        assert np.array_equal(np.asarray(found), expected)
+        assert np.array_equal(getattr(lazy, f"y_{split}"), getattr(eager, f"y_{split}"))
+    assert repr(lazy) == repr(eager)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        slice(None),
+        slice(3, 9),
+        slice(-4, None),
+        slice(20, 3, -5),
+        slice(60, 999),
+        slice(5, 5),
+        [4],
+        [7, 0, 7],
+        np.array([5, -1, 2]),
+        np.arange(63) % 3 == 1,
+        np.zeros(0, int),
+        0,
+        -1,
+        np.int64(9),
+        -63,
+    ],
+)
+def test_lazy_images_are_indexed_as_arrays_are(source, key):
+    lazy, eager = data.load(source, lazy=True).x_train, data.load(source).x_train
+    found = lazy[key]
+    assert isinstance(found, np.ndarray)
+    assert found.dtype == np.uint8
+    assert found.shape == eager[key].shape
+    assert np.array_equal(found, eager[key])
+
+
+@pytest.mark.parametrize("key", [63, -64, [0, 63], "a", 1.5, np.s_[0, 0], np.s_[:, ::2]])
+def test_lazy_images_that_are_not_there(folder, key):
+    with pytest.raises(IndexError):
+        data.load(folder, lazy=True).x_train[key]
+
+
+def test_lazy_images_are_iterated(folder):
+    lazy, eager = data.load(folder, lazy=True).x_val, data.load(folder).x_val
+    assert rows(lazy) == rows(eager)
+
+
+def test_lazy_images_become_arrays_of_another_type(folder):
+    lazy = data.load(folder, lazy=True).x_val
+    found = np.asarray(lazy, dtype=np.float32)
+    assert found.dtype == np.float32
+    assert np.array_equal(found, np.array(lazy).astype(np.float32))
+    assert np.array_equal(data.resize(lazy, 5), data.resize(np.asarray(lazy), 5))
+
+
+def test_lazy_images_of_several_sizes(tmp_path):
+    root = class_folders(tmp_path / "mixed", {"a": 5, "b": 5}, size=(20, 12))
+    save(root / "a" / "tall.png", size=(30, 50))
+    for size in (None, 16):
+        lazy, eager = data.load(root, lazy=True, image_size=size), data.load(root, image_size=size)
+        assert lazy.x_train.shape[1:] == (size or 224, size or 224, 3)
+        assert np.array_equal(np.asarray(lazy.x_train), eager.x_train)
+
+
+def test_lazy_decodes_nothing_until_it_is_asked(folder):
+    name = next((folder / "train" / "cat").iterdir()).relative_to(folder).as_posix()
+    corrupt(folder / name)
+    with pytest.raises(data.DataError, match=name):
+        data.load(folder, image_size=8)
+    ds = data.load(folder, image_size=8, lazy=True)
+    places = [i for i, other in enumerate(ds.x_train._names) if other == name]
+    assert len(places) == 1  # in the training images, with this seed
+    others = np.delete(np.arange(len(ds.x_train)), places)
+    assert len(ds.x_train[others]) == len(others)
+    with pytest.raises(data.DataError, match=name):
+        ds.x_train[places]
+
+
+def test_a_few_lazy_shots_are_an_array(folder):
+    small = data.few_shot(data.load(folder, lazy=True), 2)
+    assert np.array_equal(small.x_train, data.few_shot(data.load(folder), 2).x_train)
+
+
+def test_sets_that_come_as_arrays_are_arrays_all_the_same():
+    assert isinstance(data.load("digits", n_train=10, lazy=True).x_train, np.ndarray)
+
+
+def test_a_zip_file_stays_open_as_long_as_it_is_needed_and_no_longer(folder, tmp_path, monkeypatch):
+    path, opened = pack(folder, tmp_path / "pets.zip"), []
+    real = zipfile.ZipFile.__init__
+
+    def watched(self, *arguments, **options):
+        real(self, *arguments, **options)
+        opened.append(self)  # so that it is not closed just because nothing refers to it
+
+    monkeypatch.setattr(zipfile.ZipFile, "__init__", watched)
+    data.load(path)
+    with pytest.raises(ValueError, match="n_test"):
+        data.load(path, n_test=99)
+    assert [archive.fp for archive in opened] == [None, None]
+
+    def is_open():
+        archive = last()
+        return archive is not None and archive.fp is not None
+
+    ds = data.load(path, lazy=True)
+    last = weakref.ref(opened.pop())
+    assert is_open()
+    assert len(ds.x_val[:2]) == 2
+    images = ds.x_test
+    del ds
+    assert len(images[:2]) == 2  # the other splits are gone
+    del images
+    gc.collect()
+    assert not is_open()
+
+
+def test_the_digest_of_lazy_images_is_that_of_their_content(folder, tmp_path):
+    first = data.load(folder, lazy=True)
+    digest = first.x_train.digest()
+    assert data.load(folder, lazy=True).x_train.digest() == digest
+    assert data.load(pack(folder, tmp_path / "pets.zip"), lazy=True).x_train.digest() == digest
+    others = [
+        first.x_val.digest(),
+        data.load(folder, lazy=True, n_train=62).x_train.digest(),
+        data.load(folder, lazy=True, seed=1).x_train.digest(),
+        data.load(folder, lazy=True, image_size=16).x_train.digest(),
+    ]
+    victim = folder / first.x_train._names[0]
+    content = victim.read_bytes()
+    victim.write_bytes(content + b" ")  # the same pixels: the bytes are what counts
+    others.append(first.x_train.digest())
+    assert len({digest, *others}) == 6
+    victim.write_bytes(content)
+    assert first.x_train.digest() == digest
 
 
 # ---------------------------------------------------------------- where named sets come from

@@ -1,11 +1,20 @@
-"""Behaviour of tlhelpers.features: the same features from both engines, computed once, kept safely."""
+"""Behaviour of tlhelpers.features: the same features from all engines, computed once, kept safely."""
+
+import errno
+import io
+import logging
+import subprocess
+import sys
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from tlhelpers import backbones, data, features
+from tlhelpers import backbones, data, features, transfer
+from tlhelpers import cache as disk
 from tlhelpers.backbones import Backbone
 
 
@@ -14,18 +23,27 @@ def cache(monkeypatch, tmp_path):
     """An empty cache."""
     folder = tmp_path / "cache"
     monkeypatch.setenv("TLHELPERS_CACHE", str(folder))
-    monkeypatch.setattr(features, "_GRAPHS", {})
     return folder
 
 
-def make_backbone(name: str = "tiny", size: int = 16) -> Backbone:
-    """A backbone with a few weights, the same ones each time."""
+def make_backbone(name: str = "tiny", size: int = 16, scale: float = 1 / 128, top: float = 6.0) -> Backbone:
+    """A backbone with a few weights, the same ones each time, and two resolutions."""
     keras.utils.set_random_seed(0)
     inputs = keras.Input((size, size, 3), name="image")
-    x = keras.layers.Rescaling(1 / 128, -127 / 128, name="preprocess")(inputs)
-    x = keras.layers.Conv2D(4, 3, strides=2, padding="same", activation="relu", name="conv")(x)
+    x = keras.layers.Rescaling(scale, -127 * scale, name="preprocess")(inputs)
+    x = keras.layers.Conv2D(4, 3, strides=2, padding="same", name="conv")(x)
+    x = keras.layers.ReLU(top, name="relu")(x)
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     return Backbone(name, size, keras.Model(inputs, x, name=name), "random")
+
+
+def make_numbered() -> tuple[Backbone, str]:
+    """A backbone whose layers Keras names, and the name of its convolution."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((16, 16, 3))
+    conv = keras.layers.Conv2D(4, 3, strides=2)
+    x = keras.layers.GlobalAveragePooling2D()(conv(inputs / 255.0))
+    return Backbone("numbered", 16, keras.Model(inputs, x), "random"), conv.name
 
 
 @pytest.fixture(scope="module")
@@ -33,27 +51,80 @@ def tiny():
     return make_backbone()
 
 
+@pytest.fixture(scope="module")
+def lite():
+    return backbones.load("efficientnet_lite0", image_size=64)
+
+
+@pytest.fixture
+def lite_cache(monkeypatch, tmp_path_factory):
+    """A cache that the tests with a large network share, so that it is exported once."""
+    folder = tmp_path_factory.getbasetemp() / "lite_cache"
+    monkeypatch.setenv("TLHELPERS_CACHE", str(folder))
+    return folder
+
+
 @pytest.fixture
 def x():
-    return np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
+    return noise(5)
 
 
 @pytest.fixture
-def no_network(monkeypatch):
-    """Call it to make every further use of a network an error."""
+def ran(monkeypatch):
+    """Images in each step that a network has computed; the engines that did it are in ``ran.engines``."""
 
-    def forbid():
-        def fail(*_, **__):
-            raise AssertionError("the network was run")
+    class Ran(list):
+        def __init__(self):
+            super().__init__()
+            self.engines = set()
 
-        monkeypatch.setattr(features, "_run_onnx", fail)
-        monkeypatch.setattr(keras.Model, "predict", fail)
+    seen, real = Ran(), features._runner
 
-    return forbid
+    def runner(engine, *arguments):
+        run = real(engine, *arguments)
+
+        def counted(images):
+            seen.append(len(images))
+            seen.engines.add(engine)
+            return run(images)
+
+        return counted
+
+    monkeypatch.setattr(features, "_runner", runner)
+    return seen
 
 
-def files(cache) -> list[str]:
-    return [str(p.relative_to(cache)) for p in cache.rglob("*") if p.is_file()] if cache.exists() else []
+@pytest.fixture
+def no_export(monkeypatch):
+    """A network that cannot be exported; holds one item for each attempt."""
+    attempts = []
+
+    def fail(*_, **__):
+        attempts.append(1)
+        raise NotImplementedError("an operation without ONNX")
+
+    monkeypatch.setattr(features, "_on_accelerator", lambda: False)
+    monkeypatch.setattr(keras.Model, "export", fail)
+    return attempts
+
+
+def noise(n: int, side: int = 16, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (n, side, side, 3), dtype=np.uint8)
+
+
+def files(cache: Path, part: str = "") -> list[str]:
+    """Files in the cache, or in a part of it."""
+    return sorted(str(p.relative_to(cache)) for p in (cache / part).rglob("*") if p.is_file())
+
+
+def n_entries() -> int:
+    assert disk.verify() == []
+    return len(disk.entries())
+
+
+def direct(backbone: Backbone, images: np.ndarray) -> np.ndarray:
+    """Features without anything of `features`."""
+    return np.asarray(backbone.model(data.resize(images, backbone.image_size).astype(np.float32)))
 
 
 def crops(n: int, side: int) -> np.ndarray:
@@ -71,28 +142,72 @@ def relative(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(found - expected).max() / np.abs(expected).max())
 
 
-# --- Both engines ---
+def image_folder(root: Path, sizes: tuple[tuple[int, int], ...] = ((20, 16),), n: int = 12) -> Path:
+    """Two classes of ``n`` noisy images each, whose sizes (width, height) take turns."""
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (root / name).mkdir(parents=True)
+        for i in range(n):
+            width, height = sizes[i % len(sizes)]
+            pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{i:03}.png")
+    return root
 
 
-def test_both_engines_agree_on_photographs():
-    backbone = backbones.load("efficientnet_lite0", image_size=64)
+# --- Engines ---
+
+
+def test_engines_agree_on_photographs(lite, lite_cache):
     images = crops(6, 100)
-    by_keras = features.extract(backbone, images, engine="keras", batch_size=4)
-    by_onnx = features.extract(backbone, images, engine="onnx", batch_size=4)
-    direct = backbone.model.predict(data.resize(images, 64), verbose=0)
+    by_keras = features.extract(lite, images, engine="keras", batch_size=4)
+    by_onnx = features.extract(lite, images, engine="onnx", batch_size=4)
     assert by_keras.shape == by_onnx.shape == (6, 1280)
     assert by_keras.dtype == by_onnx.dtype == np.float32
     assert by_keras.std(axis=0).max() > 0.1  # the images differ
-    assert relative(by_keras, direct) < 1e-4
+    assert relative(by_keras, direct(lite, images)) < 1e-4
     assert relative(by_onnx, by_keras) < 1e-4
 
 
+def test_engines_agree_on_a_network_of_keras_applications():
+    keras.utils.set_random_seed(0)
+    backbone = backbones.load("mobilenetv2", image_size=64, weights=None)
+    images = crops(4, 64)
+    by_keras, by_onnx = (
+        features.extract(backbone, images, engine=engine, cache=False) for engine in ("keras", "onnx")
+    )
+    assert np.ptp(by_keras, axis=0).max() > 0
+    assert relative(by_onnx, by_keras) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["vgg16", "resnet50", "densenet121", "mobilenetv2", "convnexttiny"])
+def test_the_preprocessing_of_each_kind_is_exported(x, name):
+    """Tensors from outside the graph would be inputs of their own."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((16, 16, 3), name="image")
+    outputs = keras.layers.GlobalAveragePooling2D()(
+        keras.layers.Conv2D(4, 3)(backbones.preprocessing(name)(inputs))
+    )
+    backbone = Backbone("prepared", 16, keras.Model(inputs, outputs), "random")
+    found = features.extract(backbone, x, engine="onnx")
+    assert relative(found, direct(backbone, x)) < 1e-4
+
+
 @pytest.mark.parametrize("engine", ["onnx", "keras"])
-def test_batches_change_nothing(tiny, x, engine):
+def test_steps_change_nothing(tiny, x, engine):
     whole = features.extract(tiny, x, engine=engine, cache=False)
-    parts = features.extract(tiny, x, engine=engine, cache=False, batch_size=2)
+    steps = features.extract(tiny, x, engine=engine, cache=False, batch_size=2)
     assert whole.shape == (5, 4)
-    np.testing.assert_allclose(parts, whole, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(steps, whole, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(whole, direct(tiny, x), rtol=1e-4, atol=1e-6)
+
+
+def test_steps_are_smaller_for_larger_images(tiny, ran):
+    features.extract(tiny, noise(300), engine="keras", cache=False)
+    assert ran == [256, 44]
+    ran.clear()
+    large = make_backbone(size=224)
+    features.extract(large, noise(20, 224), engine="keras", cache=False)
+    assert ran == [11, 9]
 
 
 def test_images_are_resized_outside_the_network(tiny):
@@ -108,73 +223,377 @@ def test_no_images(tiny, cache):
     assert not files(cache)
 
 
-def test_auto_takes_onnx_on_a_cpu(tiny, x, monkeypatch):
-    ran = []
-    real = features._run_onnx
-    monkeypatch.setattr(features, "_run_onnx", lambda *a: ran.append(1) or real(*a))
+def test_auto_takes_onnx_on_a_cpu(tiny, x, monkeypatch, ran):
     monkeypatch.setattr(features, "_on_accelerator", lambda: False)
     found = features.extract(tiny, x, cache=False)
-    assert len(ran) == 2  # the check of the export, and the images
+    assert ran.engines == {"onnx"}
     np.testing.assert_array_equal(found, features.extract(tiny, x, engine="onnx", cache=False))
 
 
-def test_auto_takes_keras_on_an_accelerator(tiny, x, monkeypatch, cache):
-    monkeypatch.setattr(features, "_on_accelerator", lambda: True)
-    monkeypatch.setattr(features, "_graph", None)  # no use of it
+def test_auto_takes_keras_on_an_accelerator(tiny, x, monkeypatch, cache, ran):
+    monkeypatch.setattr(keras.distribution, "list_devices", lambda: ["cpu:0", "gpu:0"])
     found = features.extract(tiny, x, cache=False)
+    assert ran.engines == {"keras"}
     np.testing.assert_array_equal(found, features.extract(tiny, x, engine="keras", cache=False))
     assert not files(cache)
 
 
-def test_auto_takes_keras_where_the_export_fails(tiny, x, monkeypatch, cache):
-    def fail(*_, **__):
-        raise NotImplementedError("an operation without ONNX")
-
-    monkeypatch.setattr(features, "_on_accelerator", lambda: False)
-    monkeypatch.setattr(keras.Model, "export", fail)
-    found = features.extract(tiny, x, cache=False)
-    np.testing.assert_array_equal(found, features.extract(tiny, x, engine="keras", cache=False))
-    assert not files(cache)
-    with pytest.raises(NotImplementedError):
+def test_a_network_that_is_not_exported_runs_in_keras_and_that_is_remembered(tiny, x, no_export, cache, ran):
+    found = features.extract(tiny, x)
+    assert ran.engines == {"keras"}
+    np.testing.assert_array_equal(found, features.extract(tiny, x, engine="keras"))
+    assert n_entries() == 1  # both are the same thing
+    features.extract(make_backbone(), noise(3, seed=1))  # as in the next process
+    features.extract(tiny, x, cache=False)
+    assert len(no_export) == 1
+    (note,) = files(cache, "onnx")
+    assert note.endswith(".failed")
+    with pytest.raises(
+        RuntimeError, match="tiny cannot be exported to ONNX: NotImplementedError: an operation"
+    ):
         features.extract(tiny, x, engine="onnx")
+    assert len(no_export) == 1
+
+
+def test_a_failure_of_the_machine_is_not_remembered(tiny, x, monkeypatch, cache):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keras.Model, "export", full)
+        with pytest.raises(OSError, match="No space"):
+            features.extract(tiny, x, engine="onnx")
+    assert not files(cache, "onnx")
 
 
 def test_a_graph_that_differs_from_keras_is_not_used(tiny, x, monkeypatch, cache):
-    real = features._run_onnx
-    monkeypatch.setattr(features, "_run_onnx", lambda *a: real(*a) * 1.001)
+    real = features._session
+
+    def wrong(path):
+        run = real(path)
+        return lambda images: run(images) * 1.001
+
+    monkeypatch.setattr(features, "_session", wrong)
     with pytest.raises(RuntimeError, match=r"differs from Keras by 1\.0e-03"):
         features.extract(tiny, x, engine="onnx")
+    assert not disk.entries()
+    assert not [name for name in files(cache) if name.endswith(".onnx")]
+
+
+def test_a_changed_weight_is_seen_by_the_exported_graph(x):
+    backbone = make_backbone(top=1e6)
+    first = features.extract(backbone, x, engine="onnx")
+    backbone.model.set_weights([2 * w for w in backbone.model.get_weights()])
+    second = features.extract(backbone, x, engine="onnx")
+    np.testing.assert_allclose(second, 2 * first, rtol=1e-4)
+
+
+# --- Eight bits ---
+
+
+def test_eight_bits_are_close(lite, lite_cache):
+    images, calibration = np.split(crops(100, 64), [20])
+    full = features.extract(lite, images, engine="onnx")
+    short = features.extract(lite, images, engine="onnx-int8", calibration=calibration)
+    assert short.shape == full.shape
+    assert short.dtype == np.float32
+    cosine = (full * short).sum(1) / np.linalg.norm(full, axis=1) / np.linalg.norm(short, axis=1)
+    assert np.median(cosine) > 0.95
+    assert cosine.min() > 0.85
+    assert relative(short, full) > 1e-4  # it is not the same graph
+
+
+def test_eight_bits_need_calibration(tiny, x, cache):
+    with pytest.raises(ValueError, match=r"'onnx-int8' needs calibration=.* training images .*x_train"):
+        features.extract(tiny, x, engine="onnx-int8")
+    with pytest.raises(ValueError, match=r"extract takes uint8 RGB images .* this is float64"):
+        features.extract(tiny, x, engine="onnx-int8", calibration=x / 255)
+    with pytest.raises(ValueError, match="calibration holds no images"):
+        features.extract(tiny, x, engine="onnx-int8", calibration=x[:0])
     assert not files(cache)
+
+
+def test_other_calibration_images_are_another_entry_and_none_are_those_of_x(tiny, x, ran, monkeypatch):
+    import onnxruntime.quantization
+
+    real, seen = onnxruntime.quantization.quantize_static, []
+
+    def spy(source, target, reader, **options):
+        batches = list(iter(reader.get_next, None))
+        seen.append(np.concatenate([images for batch in batches for images in batch.values()]))
+        reader.batches = iter([images for batch in batches for images in batch.values()])
+        return real(source, target, reader, **options)
+
+    monkeypatch.setattr(onnxruntime.quantization, "quantize_static", spy)
+    dark, bright = noise(200, 24, seed=1) // 4, noise(3, seed=2)
+    found = [features.extract(tiny, x, engine="onnx-int8", calibration=c) for c in (dark, bright)]
+    assert n_entries() == 2
+    assert not np.array_equal(*found)  # another range of the activations
+    resized = data.resize(dark, 16)
+    assert len(seen[0]) == features.CALIBRATION_IMAGES
+    assert {image.tobytes() for image in seen[0].astype(np.uint8)} <= {image.tobytes() for image in resized}
+    np.testing.assert_array_equal(seen[1], bright)
+    # other images with a known calibration: no new graph
+    features.extract(tiny, noise(4, seed=3), engine="onnx-int8", calibration=bright.copy())
+    assert len(seen) == 2
+    ran.clear()
+    features.extract(tiny, x, engine="onnx-int8", calibration=dark.copy())
+    assert not ran
+
+
+def test_what_eight_bits_cost(tiny, monkeypatch):
+    """The difference of two probes, each on its own features; there are no test images to look at."""
+    ds = data.load("digits", n_train=60, n_val=60)
+    ds = data.Dataset(ds.x_train, ds.y_train, ds.x_val, ds.y_val, None, None, ds.class_names, ds.source)
+    loss = features.int8_loss(tiny, ds, taps=["conv", "last"])
+    best = []
+    for engine in ("onnx", "onnx-int8"):
+        f_train, f_val = (
+            features.extract(tiny, images, ["conv", "last"], engine, calibration=ds.x_train)
+            for images in (ds.x_train, ds.x_val)
+        )
+        best.append(max(transfer.linear_probe(f_train, ds.y_train, f_val, ds.y_val).val_accuracy.values()))
+    assert loss == pytest.approx(best[0] - best[1])
+    assert best[0] > 0.2  # more than chance, so that there is something to lose
+    assert abs(loss) < 0.2
+    assert n_entries() == 4
+
+
+# --- Taps ---
+
+
+def test_several_depths(lite, lite_cache):
+    taps = features.multi_taps(lite)
+    assert taps == ("block3a_expand_relu", "block4a_expand_relu", "block6a_expand_relu", "last")
+    sides = [lite.model.get_layer(name).output.shape[1] for name in taps[:-1]]
+    assert sides == [16, 8, 4]  # of 64 pixels
+    network = features._tapped(lite, taps, pooled=True)
+    assert network.output_shape == (None, 144 + 240 + 672 + 1280)
+
+
+def test_features_of_several_depths_are_the_means_of_the_maps():
+    keras.utils.set_random_seed(0)
+    inputs = x = keras.Input((64, 64, 3), name="image")
+    for depth, filters in enumerate((2, 3, 4, 5), start=1):
+        x = keras.layers.ZeroPadding2D(1, name=f"pad{depth}")(x)  # of a resolution of its own
+        x = keras.layers.Conv2D(filters, 3, strides=2, name=f"conv{depth}")(x)
+        x = keras.layers.ReLU(name=f"relu{depth}")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    backbone = Backbone("deep", 64, keras.Model(inputs, x), "random")
+    assert features.multi_taps(backbone) == ("relu2", "relu3", "last")
+    images = noise(4, 64)
+    maps = keras.Model(inputs, [backbone.model.get_layer(name).output for name in ("relu2", "relu3")])
+    means = [np.asarray(t).mean(axis=(1, 2)) for t in maps.predict(images, verbose=0)]
+    expected = np.concatenate([*means, direct(backbone, images)], axis=1)
+    assert expected.shape == (4, 3 + 4 + 5)
+    for engine in ("keras", "onnx"):
+        found = features.extract(backbone, images, "multi", engine)
+        assert relative(found, expected) < 1e-4
+    listed = features.extract(backbone, images, ["relu2", "relu3", "last"], "keras")
+    np.testing.assert_array_equal(listed, features.extract(backbone, images, "multi", "keras"))
+    assert n_entries() == 2  # the same thing by other words
+
+
+def test_last_is_the_default(tiny, x, ran):
+    found = features.extract(tiny, x, engine="keras")
+    for taps in ("last", ["last"], ("last",)):
+        np.testing.assert_array_equal(features.extract(tiny, x, taps, engine="keras"), found)
+    assert sum(ran) == len(x)
+
+
+def test_taps_stand_side_by_side_in_the_order_asked_for(tiny, x):
+    first = features.extract(tiny, x, ["conv", "last"], engine="keras")
+    second = features.extract(tiny, x, ["last", "conv"], engine="keras")
+    assert first.shape == second.shape == (5, 8)
+    np.testing.assert_allclose(first, np.roll(second, 4, axis=1), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(first[:, 4:], direct(tiny, x), rtol=1e-5, atol=1e-6)
+    conv = keras.Model(tiny.model.input, tiny.model.get_layer("conv").output).predict(x, verbose=0)
+    np.testing.assert_allclose(first[:, :4], conv.mean(axis=(1, 2)), rtol=1e-4, atol=1e-6)
+
+
+def test_a_tap_that_is_no_map_is_taken_as_it_is(tiny, x):
+    found = features.extract(tiny, x, ["pool"], engine="keras")
+    np.testing.assert_allclose(found, direct(tiny, x), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("taps", "message"),
+    [
+        (["conv", "block9", "last"], r"tiny has no layer 'block9'\. Its layers: \[layer\.name for"),
+        ([], "There are no taps in this list"),
+        ("conv", r"taps is 'last', 'multi' or a list of layer names, not 'conv'"),
+    ],
+)
+def test_taps_that_are_not_there(tiny, x, taps, message):
+    with pytest.raises(ValueError, match=message):
+        features.extract(tiny, x, taps)
+
+
+def test_maps_in_half_precision(tiny, x):
+    conv = keras.Model(tiny.model.input, tiny.model.get_layer("conv").output).predict(x, verbose=0)
+    for cached in (True, False):
+        found = features.extract(tiny, x, ["conv"], engine="keras", cache=cached, pooled=False)
+        assert found.shape == (5, 8, 8, 4)
+        assert found.dtype == np.float16
+        np.testing.assert_array_equal(found, conv.astype(np.float16))
+    by_onnx = features.extract(tiny, x, ["conv"], engine="onnx", pooled=False)
+    assert by_onnx.dtype == np.float16
+    np.testing.assert_allclose(by_onnx, conv, rtol=2e-3, atol=1e-3)
+    again = features.extract(tiny, x, ["conv"], engine="keras", pooled=False)
+    assert again.dtype == np.float16
+    np.testing.assert_array_equal(again, conv.astype(np.float16))
+
+
+def test_maps_of_one_tap_only(tiny, x):
+    with pytest.raises(ValueError, match="pooled=False takes one tap; these are 2"):
+        features.extract(tiny, x, ["conv", "last"], pooled=False)
+
+
+# --- Images that stay on disk ---
+
+
+@pytest.mark.parametrize("sizes", [((20, 16),), ((20, 16), (30, 40), (17, 17))])
+def test_a_folder_gives_the_same_features_as_an_array(tiny, tmp_path, sizes):
+    root = image_folder(tmp_path / "set", sizes)
+    options = {} if len(sizes) == 1 else {"image_size": 24}
+    lazy, eager = (data.load(root, lazy=lazy, **options) for lazy in (True, False))
+    assert isinstance(lazy.x_train, data.ImageSequence)
+    found = features.extract(tiny, lazy.x_train, engine="keras", batch_size=4)
+    np.testing.assert_array_equal(found, features.extract(tiny, eager.x_train, engine="keras", batch_size=4))
+    np.testing.assert_allclose(found, direct(tiny, eager.x_train), rtol=1e-5, atol=1e-6)
+
+
+def test_a_folder_is_known_by_what_is_in_its_files(tiny, tmp_path, ran):
+    root = image_folder(tmp_path / "set")
+    ds = data.load(root, lazy=True)
+    before = features.extract(tiny, ds.x_train, engine="keras")
+    ran.clear()
+    features.extract(tiny, data.load(root, lazy=True).x_train, engine="keras")
+    assert not ran
+    victim = root / ds.x_train._names[3]
+    Image.fromarray(np.zeros((16, 20, 3), np.uint8)).save(victim)
+    after = features.extract(tiny, ds.x_train, engine="keras")
+    assert sum(ran) == len(ds.x_train)
+    changed = (before != after).any(axis=1)
+    assert changed.nonzero()[0].tolist() == [3]
+
+
+def test_a_damaged_image_is_named(tiny, tmp_path):
+    root = image_folder(tmp_path / "set")
+    ds = data.load(root, lazy=True)
+    name = ds.x_train._names[3]
+    (root / name).write_bytes((root / name).read_bytes()[:100])
+    with pytest.raises(data.DataError, match=name):
+        features.extract(tiny, ds.x_train, engine="keras")
+
+
+MEMORY = """
+import keras
+import numpy as np
+from tlhelpers import data, features
+from tlhelpers.backbones import Backbone
+
+class Made(data.ImageSequence):
+    "Images that are made when they are asked for."
+    def __init__(self, n):
+        self.shape = (n, 16, 16, 3)
+    def __len__(self):
+        return self.shape[0]
+    def __getitem__(self, key):
+        global highest
+        highest = max(highest, anonymous())
+        numbers = np.arange(len(self))[key]
+        return np.repeat(numbers % 256, 16 * 16 * 3).astype(np.uint8).reshape(-1, 16, 16, 3)
+    def digest(self):
+        return str(len(self))
+
+def anonymous():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) / 1024 for line in file if line.startswith("RssAnon"))
+
+inputs = keras.Input((16, 16, 3))
+x = keras.layers.Conv2D(256, 8, strides=8)(inputs)
+backbone = Backbone("tiny", 16, keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x)), "random")
+for n in (20_000, 70_000):
+    highest = 0
+    found = features.extract(backbone, Made(n), engine="onnx")
+    assert found.shape == (n, 256) and np.array_equal(found[0], found[256 * (n // 256 - 1)])
+    print(max(highest, anonymous()))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="no /proc/self/status on this system")
+def test_memory_does_not_grow_with_the_number_of_images():
+    """50,000 images more are 38 MB of pixels and 51 MB of features, of which 8 MB are held at a time."""
+    done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    few, many = map(float, done.stdout.split())
+    assert many - few < 20  # MiB
 
 
 # --- The cache ---
 
 
-@pytest.mark.parametrize("engine", ["onnx", "keras"])
-def test_the_second_call_does_not_run_the_network(tiny, x, no_network, engine):
+@pytest.mark.parametrize("engine", ["onnx", "keras", "auto"])
+def test_the_second_call_runs_no_network(tiny, x, ran, monkeypatch, engine):
     first = features.extract(tiny, x, engine=engine)
-    no_network()
+    assert sum(ran) == 5
+    monkeypatch.setattr(keras.Model, "export", None)
     np.testing.assert_array_equal(features.extract(tiny, x.copy(), engine=engine, batch_size=3), first)
-    with pytest.raises(AssertionError, match="network was run"):
-        features.extract(tiny, x, engine=engine, cache=False)
+    assert sum(ran) == 5
+    features.extract(tiny, x, engine=engine, cache=False)
+    assert sum(ran) == 10
 
 
-def test_a_backbone_that_is_made_again_finds_its_features(tiny, x, no_network):
+def test_the_second_call_with_auto_needs_no_graph(tiny, x, monkeypatch, ran):
+    monkeypatch.setattr(features, "_on_accelerator", lambda: False)
+    first = features.extract(tiny, x)
+    monkeypatch.setattr(features, "_graph", None)
+    np.testing.assert_array_equal(features.extract(tiny, x), first)
+    assert ran.engines == {"onnx"}
+
+
+def test_a_backbone_that_is_made_again_finds_its_features(tiny, x, ran):
     first = features.extract(tiny, x, engine="keras")
-    no_network()
     np.testing.assert_array_equal(features.extract(make_backbone(), x, engine="keras"), first)
+    assert sum(ran) == 5
 
 
-def test_without_the_cache_nothing_is_kept(tiny, x, cache):
+def test_a_backbone_whose_layers_keras_numbers_finds_its_features(x, ran, cache):
+    (one, conv), (two, other) = make_numbered(), make_numbered()
+    assert conv != other
+    for engine in ("keras", "onnx"):
+        for taps in ("last", "conv"):
+            first, second = (
+                features.extract(backbone, x, taps if taps == "last" else [name], engine)
+                for backbone, name in ((one, conv), (two, other))
+            )
+            np.testing.assert_array_equal(first, second)
+    assert n_entries() == 4
+    assert sum(ran) == 4 * 5
+    assert len(files(cache, "onnx")) == 2
+
+
+def test_freezing_changes_no_feature(x, ran):
+    backbone = make_backbone()
+    features.extract(backbone, x, engine="keras")
+    transfer.freeze(backbone, blocks=("conv",))
+    features.extract(backbone, x, engine="keras")
+    transfer.build_classifier(backbone, 2)
+    features.extract(backbone, x, engine="keras")
+    assert sum(ran) == 5
+
+
+def test_without_the_cache_no_features_are_kept(tiny, x, cache):
     features.extract(tiny, x, engine="keras", cache=False)
     assert not files(cache)
+    features.extract(tiny, x, engine="onnx", cache=False)
+    assert all(name.startswith("onnx/") for name in files(cache))  # the graph, which takes long to make
 
 
-def test_any_change_has_a_key_of_its_own(tiny, x, cache):
+def test_any_change_has_an_entry_of_its_own(tiny, x):
     features.extract(tiny, x, engine="keras")
     count = 1
-    assert len(files(cache)) == count
-
     pixel = x.copy()
     pixel[-1, -1, -1, -1] ^= 1
     other_weights = make_backbone()
@@ -185,38 +604,257 @@ def test_any_change_has_a_key_of_its_own(tiny, x, cache):
         (tiny, pixel),
         (tiny, x[:4]),
         (tiny, x[::-1]),
+        (tiny, x[:, :, ::-1]),
         (tiny, x.reshape(5, 8, 32, 3)),  # the same bytes
         (other_weights, x),
         (make_backbone(size=20), x),
         (make_backbone(name="other"), x),
+        (make_backbone(scale=1 / 64), x),  # the same weights
+        (make_backbone(top=0.5), x),
     ):
         found = features.extract(backbone, images, engine="keras")
-        expected = backbone.model.predict(data.resize(images, backbone.image_size), verbose=0)
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(found, direct(backbone, images), rtol=1e-5, atol=1e-6)
         count += 1
-        assert len(files(cache)) == count
+        assert n_entries() == count
 
 
-def test_a_changed_weight_is_seen_by_the_exported_graph(x):
-    backbone = make_backbone()
-    first = features.extract(backbone, x, engine="onnx")
-    backbone.model.set_weights([2 * w for w in backbone.model.get_weights()])
-    second = features.extract(backbone, x, engine="onnx")
-    np.testing.assert_allclose(second, 2 * first, rtol=1e-4)
+def test_any_other_way_has_an_entry_of_its_own(tiny, x, monkeypatch):
+    ways = [
+        {"engine": "keras"},
+        {"engine": "onnx"},
+        {"engine": "onnx-int8", "calibration": x},
+        {"engine": "onnx-int8", "calibration": x[:2]},
+        {"engine": "keras", "taps": ["conv"]},
+        {"engine": "keras", "taps": ["relu"]},
+        {"engine": "keras", "taps": ["relu", "last"]},
+        {"engine": "keras", "taps": ["last", "relu"]},
+        {"engine": "keras", "taps": ["conv"], "pooled": False},
+        {"engine": "keras", "taps": ["relu"], "pooled": False},
+    ]
+    for count, way in enumerate(ways, start=1):
+        features.extract(tiny, x, **way)
+        assert n_entries() == count
+    for module, name in ((features, "_FORMAT"), (features.importlib.metadata, "version")):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, 99 if name == "_FORMAT" else lambda library: "99.0")
+            features.extract(tiny, x, engine="keras")
+            count += 1
+            assert n_entries() == count
 
 
-def test_a_failed_write_leaves_nothing(tiny, x, monkeypatch, cache):
-    def full(file, _):
-        file.write(b"half")
-        raise OSError("disk full")
+def test_the_features_can_be_written_to(tiny, x):
+    first = features.extract(tiny, x, engine="keras")
+    expected = first.copy()
+    first[:] = 0
+    second = features.extract(tiny, x, engine="keras")
+    np.testing.assert_array_equal(second, expected)
+    second += 1
+    np.testing.assert_array_equal(features.extract(tiny, x, engine="keras"), expected)
+
+
+@pytest.mark.parametrize("engine", ["keras", "auto"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda npy, note: npy.write_bytes(npy.read_bytes()[:-3]),
+        lambda npy, note: npy.write_bytes(npy.read_bytes()[:-1] + b"\x7f"),
+        lambda npy, note: npy.unlink(),
+        lambda npy, note: note.unlink(),
+    ],
+)
+def test_damaged_features_are_computed_again_with_a_warning(
+    tiny, x, ran, caplog, damage, engine, monkeypatch
+):
+    monkeypatch.setattr(features, "_on_accelerator", lambda: True)
+    first = features.extract(tiny, x, engine=engine).copy()
+    (entry,) = disk.entries()
+    damage(entry.path, entry.path.with_suffix(".json"))
+    with caplog.at_level(logging.WARNING):
+        found = features.extract(tiny, x, engine=engine)
+    assert "computed again" in caplog.text
+    assert sum(ran) == 10
+    np.testing.assert_array_equal(found, first)
+    features.extract(tiny, x, engine=engine)
+    assert sum(ran) == 10
+    assert n_entries() == 1
+
+
+# --- Stopped runs ---
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    """Two rows of the tiny backbone in each part."""
+    monkeypatch.setattr(features, "_PART_BYTES", 2 * 4 * 4)
+
+
+def stop_after(monkeypatch, steps: int, error: type[BaseException]) -> None:
+    """Stops a network in its next step but ``steps``."""
+    real = features._runner
+
+    def runner(*arguments):
+        run, left = real(*arguments), iter(range(steps))
+
+        def stopped(images):
+            if next(left, None) is None:
+                raise error("stopped")
+            return run(images)
+
+        return stopped
+
+    monkeypatch.setattr(features, "_runner", runner)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize(("steps", "left"), [(0, 9), (1, 7), (3, 3), (4, 1)])
+def test_a_stopped_run_goes_on_where_it_was(tiny, monkeypatch, small_parts, ran, error, steps, left):
+    x = noise(9)
+    with monkeypatch.context() as patch:
+        stop_after(patch, steps, error)
+        with pytest.raises(error, match="stopped"):
+            features.extract(tiny, x, engine="keras", batch_size=2)
+    assert not disk.entries()
+    ran.clear()
+    found = features.extract(tiny, x, engine="keras", batch_size=2)
+    assert sum(ran) == left
+    np.testing.assert_allclose(found, direct(tiny, x), rtol=1e-5, atol=1e-6)
+    assert n_entries() == 1
+
+
+def test_a_stopped_run_goes_on_with_steps_of_another_size(tiny, monkeypatch, small_parts, ran):
+    x = noise(9)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2, RuntimeError)
+        with pytest.raises(RuntimeError, match="stopped"):
+            features.extract(tiny, x, engine="keras", batch_size=2)
+    ran.clear()
+    found = features.extract(tiny, x, engine="keras", batch_size=3)
+    assert ran == [3, 2]
+    np.testing.assert_allclose(found, direct(tiny, x), rtol=1e-5, atol=1e-6)
+
+
+def test_a_damaged_part_is_computed_again(tiny, monkeypatch, small_parts, ran):
+    x = noise(9)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 4, RuntimeError)
+        with pytest.raises(RuntimeError, match="stopped"):
+            features.extract(tiny, x, engine="keras", batch_size=2)
+    parts = sorted(disk.folder().glob("*.parts/*.npy"))
+    assert len(parts) == 4
+    parts[1].write_bytes(parts[1].read_bytes()[:-1] + b"\x7f")
+    ran.clear()
+    found = features.extract(tiny, x, engine="keras", batch_size=2)
+    assert sum(ran) == 7
+    np.testing.assert_allclose(found, direct(tiny, x), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("place", ["part", "end"])
+def test_a_full_disk_is_a_clear_error_and_leaves_nothing(tiny, x, monkeypatch, cache, place):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(features.np, "save", full)
-        with pytest.raises(OSError, match="disk full"):
+        if place == "part":
+            patch.setattr(np, "save", full)
+        else:
+            patch.setattr(np.lib.format, "write_array_header_1_0", full)
+        with pytest.raises(OSError, match=r"disk is full.*cache=False"):
             features.extract(tiny, x, engine="keras")
-    assert not files(cache)
+        assert not files(cache, "features")
+        assert features.extract(tiny, x, engine="keras", cache=False).shape == (5, 4)  # as the message says
     assert features.extract(tiny, x, engine="keras").shape == (5, 4)
-    assert len(files(cache)) == 1
+    assert n_entries() == 1
+
+
+PROCESS = """
+import sys
+import keras
+import numpy as np
+from tlhelpers import cache, features
+from tlhelpers.backbones import Backbone
+
+keras.utils.set_random_seed(0)
+inputs = keras.Input((16, 16, 3))
+x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(inputs))
+backbone = Backbone("tiny", 16, keras.Model(inputs, x, name="tiny"), "random")
+x = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
+
+def say(text):
+    print(text, flush=True)
+    sys.stdin.readline()
+
+count = 0
+real_lock, real_runner = cache.lock, features._runner
+
+def lock(key):
+    say("before the lock")
+    return real_lock(key)
+
+def runner(*arguments):
+    run = real_runner(*arguments)
+    def counted(images):
+        global count
+        if count == 0:
+            say("running")
+        count += len(images)
+        return run(images)
+    return counted
+
+cache.lock, features._runner = lock, runner
+found = features.extract(backbone, x, engine="keras", batch_size=8)
+print(count, float(np.abs(found - backbone.model.predict(x, verbose=0)).max()), flush=True)
+"""
+
+
+def test_two_processes_compute_once():
+    """While the first one computes, the second one waits, and then reads."""
+    processes = [
+        subprocess.Popen([sys.executable, "-c", PROCESS], stdin=-1, stdout=-1, text=True) for _ in range(2)
+    ]
+
+    def go(process):
+        process.stdin.write("\n")
+        process.stdin.flush()
+
+    try:
+        first, second = processes
+        for process in processes:
+            assert process.stdout.readline() == "before the lock\n"
+        go(first)
+        assert first.stdout.readline() == "running\n"  # it holds the lock
+        go(second)
+        go(first)
+        answers = [process.communicate("\n\n", timeout=120)[0].split() for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [int(count) for count, _ in answers] == [40, 0]
+    assert all(float(error) < 1e-3 for _, error in answers)
+    assert n_entries() == 1
+
+
+# --- Progress ---
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("terminal", "ci", "n", "shown"),
+    [(True, "", 2000, True), (False, "", 2000, False), (True, "true", 2000, False), (True, "", 1999, False)],
+)
+def test_a_bar_for_long_work_on_a_terminal_alone(tiny, monkeypatch, terminal, ci, n, shown):
+    stream = Terminal() if terminal else io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("CI", ci)
+    monkeypatch.setenv("TERM", "xterm")
+    for name in ("TTY_COMPATIBLE", "TTY_INTERACTIVE", "NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    features.extract(tiny, noise(n), engine="keras", cache=False)
+    assert ("features of tiny" in stream.getvalue()) == shown
+    assert shown or not stream.getvalue()
 
 
 # --- Errors ---
@@ -238,5 +876,7 @@ def test_what_are_no_images(tiny, images, found):
 
 
 def test_an_unknown_engine(tiny, x):
-    with pytest.raises(ValueError, match=r"no engine 'torch'\. Choose 'auto', 'onnx' or 'keras'"):
+    with pytest.raises(
+        ValueError, match=r"no engine 'torch'\. Choose one of: 'auto', 'onnx', 'onnx-int8', 'ker"
+    ):
         features.extract(tiny, x, engine="torch")

@@ -38,11 +38,13 @@ TEXT = (
     ".sh",
     "",
 )
-CHOOSERS = ("transfer", "tuning", "features", "audit", "losses")
+CHOOSERS = ("transfer", "tuning", "features", "losses")
 # Calls that train or choose: none may be handed test data.
 TRAINERS = {
     "fit",
     "linear_probe",
+    "mlp_head",
+    "knn_head",
     "fine_tune",
     "adapt",
     "train",

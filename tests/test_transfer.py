@@ -1,5 +1,6 @@
 """Behaviour of tlhelpers.transfer, on networks so small that each test takes a moment."""
 
+import dataclasses
 import itertools
 
 import keras
@@ -8,7 +9,7 @@ import pytest
 from keras import ops
 from sklearn.linear_model import LogisticRegression
 
-from tlhelpers import data, transfer
+from tlhelpers import backbones, data, features, transfer
 from tlhelpers.backbones import Backbone
 
 SIZE = 8
@@ -111,6 +112,7 @@ def test_the_probe_as_a_keras_layer(classes):
     np.testing.assert_array_equal(np.asarray(logits).argmax(axis=1), predicted)
 
 
+@pytest.mark.parametrize("head", [transfer.linear_probe, transfer.mlp_head, transfer.knn_head])
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -136,10 +138,150 @@ def test_the_probe_as_a_keras_layer(classes):
     ],
 )
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_what_a_probe_cannot_be_trained_on(change, message):
+def test_what_a_head_cannot_be_trained_on(head, change, message):
     (f, y), (f_val, y_val) = blobs(30, 3), blobs(12, 3, seed=1)
     with pytest.raises(ValueError, match=message):
-        transfer.linear_probe(**change({"f_train": f, "y_train": y, "f_val": f_val, "y_val": y_val}))
+        head(**change({"f_train": f, "y_train": y, "f_val": f_val, "y_val": y_val}))
+
+
+# --- A hidden layer ---
+
+
+def rings(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Two classes that no plane parts: points near the origin, and points around them."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(n) % 2
+    angle = rng.uniform(0, 2 * np.pi, n)
+    radius = 1 + 2 * y + 0.1 * rng.normal(size=n)
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).astype(np.float32), y
+
+
+def test_a_hidden_layer_parts_what_no_plane_parts():
+    (f, y), (f_val, y_val) = rings(400), rings(100, seed=1)
+    head = transfer.mlp_head(f, y, f_val, y_val, hidden=64, dropout=0.0, batch_size=16)
+    linear = transfer.linear_probe(f, y, f_val, y_val)
+    assert head.val_accuracy > 0.95 > 0.75 > max(linear.val_accuracy.values())
+    labels, shares = head.predict(f_val), head.predict_proba(f_val)
+    assert labels.shape == (100,)
+    assert labels.dtype == np.int64
+    assert shares.shape == (100, 2)
+    np.testing.assert_allclose(shares.sum(axis=1), 1, atol=1e-5)
+    np.testing.assert_array_equal(shares.argmax(axis=1), labels)
+    assert np.mean(labels == y_val) == pytest.approx(head.val_accuracy)
+
+
+def test_the_best_epoch_is_kept():
+    """Labels that cannot be learned: the accuracy goes up and down, and the last epoch is not the best."""
+    rng = np.random.default_rng(0)
+    f, y = rng.normal(size=(60, 4)).astype(np.float32), np.arange(60) % 3
+    f_val, y_val = rng.normal(size=(40, 4)).astype(np.float32), np.arange(40) % 3
+    seen = []
+    fit = keras.Model.fit
+
+    def watched(model, *arguments, **options):
+        history = fit(model, *arguments, **options)
+        seen.extend(history.history["val_accuracy"])
+        return history
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keras.Model, "fit", watched)
+        head = transfer.mlp_head(f, y, f_val, y_val, hidden=16, epochs=12)
+    assert len(seen) <= 12
+    assert seen[-1] < max(seen)
+    assert (
+        np.mean(head.predict(f_val) == y_val) == pytest.approx(max(seen)) == pytest.approx(head.val_accuracy)
+    )
+
+
+def test_five_epochs_without_an_improvement_end_the_training():
+    f, y = blobs(60, 3, noise=0.01)
+    epochs = []
+    with pytest.MonkeyPatch.context() as patch:
+        fit = keras.Model.fit
+        patch.setattr(keras.Model, "fit", lambda *a, **k: epochs.append(len((h := fit(*a, **k)).epoch)) or h)
+        head = transfer.mlp_head(f, y, f, y, hidden=64, dropout=0.0, epochs=100, batch_size=8)
+    assert head.val_accuracy == 1.0
+    assert epochs[0] < 40
+
+
+def test_a_hidden_layer_is_standardised_by_the_training_features_alone():
+    f, y = blobs(60, 3)
+    f[:, 3] = 1.5  # a feature that never changes has no spread to divide by
+    f_val, y_val = blobs(30, 3, seed=1)
+    head = transfer.mlp_head(f, y, 1000 * f_val + 7, y_val, hidden=4, epochs=1)
+    scale = head.model.layers[0]
+    standard = np.asarray(scale(f.astype(np.float32)))
+    spread = np.delete(standard, 3, axis=1)
+    np.testing.assert_allclose(spread.mean(axis=0), 0, atol=1e-4)
+    np.testing.assert_allclose(spread.std(axis=0), 1, atol=1e-4)
+    np.testing.assert_allclose(standard[:, 3], 0, atol=1e-4)
+    assert np.isfinite(head.predict_proba(f_val)).all()
+
+
+def test_a_seed_fixes_a_hidden_layer():
+    (f, y), (f_val, y_val) = blobs(60, 3), blobs(30, 3, seed=1)
+    first, same, other = (
+        transfer.mlp_head(f, y, f_val, y_val, hidden=8, epochs=2, seed=seed).predict_proba(f_val)
+        for seed in (3, 3, 4)
+    )
+    np.testing.assert_array_equal(first, same)
+    assert not np.allclose(first, other, atol=1e-3)
+
+
+def test_a_hidden_layer_as_the_head_of_a_classifier():
+    backbone = make_backbone()
+    x, y = images(30), np.arange(30) % 3
+    features = backbone.model.predict(x, verbose=0)
+    head = transfer.mlp_head(features, y, features, y, hidden=8, epochs=2)
+    model = transfer.build_classifier(backbone, 3, head=head.to_keras())
+    np.testing.assert_array_equal(transfer.predict(model, x), head.predict(features))
+
+
+# --- Neighbours ---
+
+
+def test_neighbours_are_found_by_the_angle():
+    f = np.array([[1.0, 0.0], [10.0, 1.0], [0.0, 1.0], [1.0, 10.0]])
+    y = np.array([0, 0, 1, 1])
+    head = transfer.knn_head(f, y, f, y, ks=(1,))
+    # nearer to the second class by distance, to the first one by angle
+    assert head.predict(np.array([[0.5, 0.3], [0.03, 0.05]])).tolist() == [0, 1]
+    np.testing.assert_array_equal(head.predict(1000 * f), y)
+    assert head.predict(np.zeros((1, 2))).shape == (1,)  # a feature without a direction is no error
+
+
+def test_neighbours_vote():
+    (f, y), (f_val, y_val) = blobs(60, 3, noise=2.0), blobs(45, 3, seed=1, noise=2.0)
+    head = transfer.knn_head(f, y, f_val, y_val)
+    assert set(head.val_accuracy) == {1, 5, 10, 20}
+    assert head.val_accuracy[head.k] == max(head.val_accuracy.values())
+    labels, shares = head.predict(f_val), head.predict_proba(f_val)
+    assert labels.dtype == np.int64
+    assert np.mean(labels == y_val) == head.val_accuracy[head.k]
+    assert shares.shape == (45, 3)
+    np.testing.assert_allclose(shares.sum(axis=1), 1)
+    np.testing.assert_allclose(shares * head.k, np.rint(shares * head.k), atol=1e-9)
+
+
+@pytest.mark.parametrize("wanted", [1, 9])
+def test_the_number_of_neighbours_is_chosen_on_the_validation_set(wanted):
+    f, y = blobs(60, 3, noise=3.0)
+    f_val, _ = blobs(200, 3, seed=1, noise=3.0)
+    alone = transfer.knn_head(f, y, f_val, np.zeros(200, int), ks=(wanted,))
+    head = transfer.knn_head(f, y, f_val, alone.predict(f_val), ks=(1, 9))
+    assert head.k == wanted
+    assert head.val_accuracy[wanted] == 1.0 > min(head.val_accuracy.values())
+
+
+def test_of_equals_the_fewest_neighbours_win():
+    f, y = blobs(60, 3, noise=0.01)
+    assert transfer.knn_head(f, y, f, y, ks=(10, 1, 5)).k == 1
+
+
+def test_no_more_neighbours_than_features():
+    f, y = blobs(6, 3, noise=0.01)
+    head = transfer.knn_head(f, y, f, y, ks=(1, 5, 10, 20))
+    assert set(head.val_accuracy) == {1, 5, 6}
 
 
 # --- Classifiers ---
@@ -297,3 +439,219 @@ def test_the_small_network_augments_only_while_training():
     x = images(3)
     np.testing.assert_array_equal(model.predict(x, verbose=0), plain.predict(x, verbose=0))
     assert isinstance(model.layers[1], keras.layers.GaussianNoise)  # in front of everything that learns
+
+
+# --- The frozen trunk, computed once ---
+
+
+@pytest.fixture
+def by_keras(monkeypatch, tmp_path):
+    """An empty cache, and features by Keras: nothing has to be exported."""
+    monkeypatch.setenv("TLHELPERS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(features, "_on_accelerator", lambda: True)
+
+
+def classifier(**options) -> tuple[keras.Model, Backbone]:
+    """A classifier whose first block is frozen; the same weights each time."""
+    backbone = make_backbone()
+    keras.utils.set_random_seed(5)
+    model = transfer.build_classifier(backbone, 3, **options)
+    transfer.freeze(backbone, blocks=("block1",))
+    return model, backbone
+
+
+@pytest.mark.usefixtures("by_keras")
+def test_training_above_a_cached_trunk_is_training_the_whole():
+    ds = make_dataset()
+    (whole, _), (model, backbone) = classifier(), classifier()
+    before = weights(model)
+    options = {"epochs": 12, "learning_rate": 0.01, "batch_size": 24}  # one step an epoch: order is nothing
+    expected = transfer.fine_tune(whole, ds, **options).history
+    top, cached = transfer.cached_trunk(model, backbone, ds)
+    assert top.input_shape == (None, None, 4, 4, 4)
+    assert moved(before, model) == set()
+    found = transfer.fine_tune(top, cached, **options).history
+    for name in ("loss", "val_loss"):
+        np.testing.assert_allclose(found[name], expected[name], rtol=2e-3)
+    changed = {"head/kernel", "head/bias", "block2_conv/kernel", "block2_conv/bias"}
+    assert moved(before, model) == changed == moved(before, whole)  # the trunk, and all statistics, stay
+    for path in changed:
+        a, b = weights(model)[path], weights(whole)[path]
+        assert np.abs(a - b).max() < 0.05 * np.abs(b - before[path]).max()
+    x = images(9)
+    np.testing.assert_allclose(model.predict(x, verbose=0), whole.predict(x, verbose=0), atol=0.01)
+
+
+@pytest.mark.usefixtures("by_keras")
+def test_what_a_cached_trunk_returns():
+    ds = make_dataset(size=12)
+    model, backbone = classifier(dropout=0.5, augmentation=keras.layers.RandomFlip("horizontal"))
+    top, cached = transfer.cached_trunk(model, backbone, ds)
+    trunk = keras.Model(backbone.model.input, backbone.model.get_layer("block1_relu").output)
+    for name, n in (("x_train", 24), ("x_val", 6)):
+        found = getattr(cached, name)
+        assert found.shape == (n, 1, 4, 4, 4)
+        assert found.dtype == np.float16
+        expected = trunk.predict(data.resize(getattr(ds, name), SIZE), verbose=0)
+        np.testing.assert_array_equal(found[:, 0], expected.astype(np.float16))
+    np.testing.assert_array_equal(cached.y_train, ds.y_train)
+    assert cached.x_test is ds.x_test
+    assert model.get_layer("dropout") in top.layers
+    assert model.get_layer("head") in top.layers
+    assert not any(isinstance(layer, keras.layers.RandomFlip) for layer in top.layers)
+    np.testing.assert_allclose(
+        top.predict(cached.x_val, verbose=0), model.predict(data.resize(ds.x_val, SIZE), verbose=0), atol=1e-2
+    )
+    transfer.fine_tune(top, cached, epochs=1, learning_rate=0.01)
+    np.testing.assert_array_equal(transfer.predict(model, ds.x_val), transfer.predict(top, cached.x_val))
+
+
+@pytest.mark.usefixtures("by_keras")
+def test_a_cached_trunk_may_be_cut_again():
+    """As in gradual unfreezing: less of the backbone is frozen the second time."""
+    ds = make_dataset()
+    model, backbone = classifier()
+    fingerprint = backbone.fingerprint()
+    transfer.freeze(backbone, blocks=("block1", "block2"))
+    with pytest.raises(ValueError, match="Every layer of the backbone is frozen"):
+        transfer.cached_trunk(model, backbone, ds)
+    transfer.freeze(backbone, blocks=("block1",))
+    for _ in range(2):
+        top, cached = transfer.cached_trunk(model, backbone, ds)
+        np.testing.assert_allclose(
+            top.predict(cached.x_val, verbose=0), model.predict(ds.x_val, verbose=0), atol=1e-2
+        )
+    assert backbone.fingerprint() == fingerprint
+
+
+@pytest.mark.usefixtures("by_keras")
+def test_flips_are_computed_and_drawn():
+    ds = make_dataset()
+    model, backbone = classifier()
+    top, cached = transfer.cached_trunk(model, backbone, ds, flips=True)
+    plain = transfer.cached_trunk(model, backbone, ds)[1]
+    assert cached.x_train.shape == (24, 2, 4, 4, 4)
+    assert cached.x_val.shape == (6, 1, 4, 4, 4)
+    np.testing.assert_array_equal(cached.x_train[:, :1], plain.x_train)
+    mirrored = dataclasses.replace(ds, x_train=ds.x_train[:, :, ::-1])
+    np.testing.assert_array_equal(
+        cached.x_train[:, 1:], transfer.cached_trunk(model, backbone, mirrored)[1].x_train
+    )
+    assert not np.array_equal(cached.x_train[:, 0], cached.x_train[:, 1])
+    history = transfer.fine_tune(top, cached, epochs=2, learning_rate=0.01, batch_size=8)
+    assert np.isfinite(history.history["val_loss"]).all()
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 1), (5,)])
+def test_one_of_the_views_is_drawn_while_training_and_the_first_else(shape):
+    views = np.random.default_rng(0).normal(size=(200, 3, *shape)).astype(np.float32)
+    layer = transfer.RandomView()
+    for found in (layer(views), layer(views, training=False)):
+        np.testing.assert_array_equal(found, views[:, 0])
+    keras.utils.set_random_seed(0)
+    draws = []
+    for _ in range(2):
+        found = np.asarray(layer(views, training=True))
+        assert found.shape == (200, *shape)
+        same = (found[:, None] == views).reshape(200, 3, -1).all(axis=2)
+        assert (same.sum(axis=1) == 1).all()  # each is exactly one of its views
+        assert (same.sum(axis=0) > 40).all()  # of 200, each view about a third
+        draws.append(same.argmax(axis=1))
+    assert not np.array_equal(*draws)  # other ones in the next step
+    np.testing.assert_array_equal(layer(views[:, :1], training=True), views[:, 0])
+
+
+@pytest.mark.usefixtures("by_keras")
+def test_a_trunk_that_ends_in_features():
+    """Only the scores of ImageNet are trained on: what is below them is a vector."""
+    backbone = make_backbone()
+    outputs = keras.layers.Dense(3, name="logits")(backbone.model.output)
+    backbone = Backbone("tiny", SIZE, keras.Model(backbone.model.input, outputs, name="tiny"), "random")
+    model = transfer.build_classifier(backbone, 3)
+    transfer.freeze(backbone, blocks=("block",))
+    ds = make_dataset()
+    top, cached = transfer.cached_trunk(model, backbone, ds, flips=True)
+    assert cached.x_train.shape == (24, 2, 4)
+    np.testing.assert_allclose(
+        top.predict(cached.x_val, verbose=0), model.predict(ds.x_val, verbose=0), atol=1e-2
+    )
+    transfer.fine_tune(top, cached, epochs=1, learning_rate=0.01)
+
+
+@pytest.mark.usefixtures("by_keras")
+def test_nothing_or_everything_frozen():
+    model, backbone = classifier()
+    transfer.freeze(backbone)
+    with pytest.raises(ValueError, match=r"Every layer .* is frozen: train a head on extract\(backbone, x\)"):
+        transfer.cached_trunk(model, backbone, make_dataset())
+    transfer.freeze(backbone, blocks=())
+    with pytest.raises(
+        ValueError, match=r"No layer is frozen below the first unfrozen one: call transfer\.freeze"
+    ):
+        transfer.cached_trunk(model, backbone, make_dataset())
+
+
+def check_cut(backbone: Backbone, model: keras.Model, blocks: tuple[str, ...], cut: str) -> None:
+    """The trunk and the part above give what the whole gives."""
+    transfer.freeze(backbone, blocks)
+    assert transfer._cut(backbone) == cut
+    ds = make_dataset(backbone.image_size)
+    ds = dataclasses.replace(ds, x_train=ds.x_train[:2], y_train=ds.y_train[:2], x_val=ds.x_val[:3])
+    top, cached = transfer.cached_trunk(model, backbone, ds, cache=False)
+    found, expected = np.asarray(top(cached.x_val)), np.asarray(model(ds.x_val))
+    assert np.ptp(expected, axis=0).max() > 0
+    assert np.abs(found - expected).max() < 1e-2 * np.abs(expected).max()
+    assert np.isfinite(found).all()
+
+
+LITE_CUTS = {
+    ("stem", "block1", "block2", "block3"): "block3b_add",
+    ("stem", "block1", "block2", "block3", "block4a"): "block4a_project_bn",
+    # the shortcut into block4c starts below what is frozen of it
+    ("stem", "block1", "block2", "block3", "block4a", "block4b", "block4c_expand"): "block4b_add",
+    ("stem", "block"): "block7a_project_bn",
+}
+
+
+@pytest.fixture
+def step_by_step(by_keras, monkeypatch):
+    """Features without a graph: building one takes longer than computing a few images."""
+    monkeypatch.setattr(
+        features, "_runner", lambda engine, backbone, network, *_: lambda x: np.asarray(network(x))
+    )
+
+
+@pytest.mark.usefixtures("step_by_step")
+def test_cuts_through_a_network_with_shortcuts():
+    backbone = backbones.load("efficientnet_lite0", image_size=32)
+    model = transfer.build_classifier(backbone, 3)
+    for blocks, cut in LITE_CUTS.items():
+        check_cut(backbone, model, blocks, cut)
+    transfer.freeze(backbone, blocks=())
+    with pytest.raises(ValueError, match="No layer is frozen"):  # what prepares the pixels is no trunk
+        transfer._cut(backbone)
+
+
+@pytest.mark.usefixtures("step_by_step")
+def test_cuts_through_resnet50():
+    keras.utils.set_random_seed(0)
+    backbone = backbones.load("resnet50", image_size=32, weights=None)
+    model = transfer.build_classifier(backbone, 3)
+    check_cut(backbone, model, ("conv1", "conv2", "conv3"), "conv3_block4_out")
+    check_cut(backbone, model, ("conv1", "conv2", "conv3_block1", "conv3_block2_1"), "conv3_block1_out")
+
+
+@pytest.mark.usefixtures("step_by_step")
+def test_a_cut_sees_steps_that_are_no_layers():
+    """A sum written with a plus is an operation, and what passes it may pass the cut."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((SIZE, SIZE, 3), name="image")
+    x = keras.layers.Conv2D(4, 3, padding="same", name="stem")(inputs / 255.0)
+    for block in ("block1", "block2", "block3"):
+        x = keras.layers.Conv2D(4, 3, padding="same", activation="relu", name=f"{block}_conv")(x) + x
+        x = keras.layers.Activation("tanh", name=f"{block}_tanh")(x)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    backbone = Backbone("sums", SIZE, keras.Model(inputs, x, name="sums"), "random")
+    model = transfer.build_classifier(backbone, 3)
+    check_cut(backbone, model, ("stem", "block1"), "block1_tanh")
+    check_cut(backbone, model, ("stem", "block1", "block2"), "block2_tanh")

@@ -1,11 +1,11 @@
 """Pretrained backbones behind one call: raw RGB in, pooled features out, preprocessing inside the model."""
 
 import json
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -49,7 +49,11 @@ _REGISTRY = {
 }
 
 
-_NAME = re.compile(r'"name": "([^"]+)"')
+_CAFFE_MEAN = (103.939, 116.779, 123.68)  # of ImageNet's pixels, blue, green, red
+_TORCH_MEAN_STD = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # red, green, blue, of pixels in 0..1
+
+# where Keras' description of a model names a layer
+_NAMING = ("name", "keras_history", "input_layers", "output_layers")
 
 
 class WeightsUnavailableError(RuntimeError):
@@ -95,11 +99,30 @@ class Backbone:
 def _structure(model: keras.Model) -> str:
     """Returns the layers and their connections as text, the same each time that the model is built.
 
-    Keras numbers layers without a name through a whole process, so names give way to positions.
+    Keras numbers layers without a name through a whole process, so names give way to positions. Which layers
+    are frozen changes no feature, and is left out.
     """
-    text = json.dumps(model.get_config(), sort_keys=True, default=str)
-    places = {name: str(place) for place, name in enumerate(dict.fromkeys(_NAME.findall(text)))}
-    return re.sub(r'"([^"]+)"', lambda match: f'"{places.get(match[1], match[1])}"', text)
+    places: dict[str, int] = {}
+
+    def collect(value: Any) -> None:
+        if isinstance(value, dict):
+            if "layers" in value:  # a model, which may be a layer of another one
+                for part in (value, *(layer["config"] for layer in value["layers"])):
+                    places.setdefault(part.get("name"), len(places))
+            value = list(value.values())
+        for part in value if isinstance(value, list | tuple) else ():
+            collect(part)
+
+    def renamed(value: Any, key: str = "") -> Any:
+        if isinstance(value, dict):
+            return {k: renamed(v, k) for k, v in value.items() if k != "trainable"}
+        if isinstance(value, list | tuple):
+            return [renamed(v, key) for v in value]
+        return places.get(value, value) if key in _NAMING and isinstance(value, str) else value
+
+    config = model.get_config()
+    collect(config)
+    return json.dumps(renamed(config), sort_keys=True, default=str)
 
 
 def names() -> list[str]:
@@ -163,7 +186,14 @@ def preprocessing(name: str) -> Callable:
     """Returns a family's preprocessing: RGB 0..255 ``(n, h, w, 3)`` float -> what its weights expect."""
     if name in lite.VARIANTS:
         return lambda x: (x - 127.0) / 128.0
-    return getattr(keras.applications, _REGISTRY[name][0]).preprocess_input
+    family = _REGISTRY[name][0]
+    # Keras' own function holds tensors, which make the graph unfit for export; arrays become constants in it.
+    if family in ("resnet", "vgg16", "vgg19"):
+        return lambda x: x[..., ::-1] - np.array(_CAFFE_MEAN, np.float32)
+    if family == "densenet":
+        mean, std = (np.array(values, np.float32) for values in _TORCH_MEAN_STD)
+        return lambda x: (x / 255.0 - mean) / std
+    return getattr(keras.applications, family).preprocess_input
 
 
 def _load_application(name: str, size: int, weights: str | Path | None, top: bool) -> keras.Model:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
@@ -56,7 +57,7 @@ def entries() -> list[Entry]:
         try:
             meta = json.loads(note.read_text(encoding="utf-8"))
             found.append(Entry(note.stem, array, array.stat().st_size, meta["made"], meta["about"]))
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             continue  # `verify` names it
     return sorted(found, key=lambda entry: -entry.n_bytes)
 
@@ -73,12 +74,13 @@ def load(key: str) -> np.ndarray | None:
     changes a copy in memory, never the file.
     """
     path = folder() / f"{key}.npy"
-    try:
-        expected = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["sha256"]
-        array = np.load(path, mmap_mode="c", allow_pickle=False)
-    except FileNotFoundError:
+    note = path.with_suffix(".json")
+    if not path.is_file() and not note.is_file():
         return None
-    except (OSError, ValueError, KeyError) as error:
+    try:
+        expected = json.loads(note.read_text(encoding="utf-8"))["sha256"]
+        array = np.lib.format.open_memmap(path, mode="c")
+    except Exception as error:  # damaged text, and a damaged header, fail in many ways
         logging.getLogger(__name__).warning("%s cannot be read (%s) and is computed again.", path, error)
         return None
     if _checksum(array) != expected:
@@ -153,8 +155,9 @@ class Parts:
 
     def _read(self, path: Path) -> np.ndarray | None:
         try:
-            rows = np.load(path, allow_pickle=False)
-        except (OSError, ValueError):
+            with open(path, "rb") as file:
+                rows = np.lib.format.read_array(file, allow_pickle=False)
+        except Exception:  # a damaged header fails in many ways
             return None
         fits = rows.shape[1:] == self.row_shape and rows.dtype == self.dtype
         return rows if fits and path.stem.endswith(_checksum(rows)[:16]) else None
@@ -178,7 +181,7 @@ class Parts:
             about: What the entry is, in words.
         """
         path = folder() / f"{self.key}.npy"
-        digest = sha256()
+        digest = _begun_checksum(self.dtype, (self.done, *self.row_shape))
         header = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False}
         with self._all_or_nothing():
             with atomic_path(path) as part, open(part, "wb") as file:
@@ -207,6 +210,7 @@ class Parts:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             shutil.rmtree(self.folder, ignore_errors=True)
+            (folder() / f"{self.key}.npy").unlink(missing_ok=True)  # its note may be what found no room
             raise OSError(
                 error.errno,
                 "The disk is full, and the cache cannot be written. Make room (`tlhelpers cache clear`), "
@@ -215,8 +219,13 @@ class Parts:
             ) from error
 
 
+def _begun_checksum(dtype: np.dtype, shape: tuple[int, ...]) -> Any:
+    """Returns a hash that knows how the bytes to come are to be read: a header can be altered, too."""
+    return sha256(f"{dtype.str} {shape}".encode())
+
+
 def _checksum(array: np.ndarray) -> str:
-    digest = sha256()
+    digest = _begun_checksum(array.dtype, array.shape)
     step = max(1, _SLICE // max(1, array[:1].nbytes))
     for start in range(0, len(array), step):
         digest.update(np.ascontiguousarray(array[start : start + step]).data)

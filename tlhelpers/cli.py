@@ -80,7 +80,7 @@ def cache_list() -> None:
     if found:
         console.print(table)
     console.print(
-        f"{len(found)} arrays, {_megabytes(sum(e.n_bytes for e in found))}, in {disk.folder()}",
+        f"{len(found)} arrays, {_megabytes(sum(e.n_bytes for e in found))}, in {escape(str(disk.folder()))}",
         soft_wrap=True,
     )
 

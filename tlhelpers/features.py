@@ -25,7 +25,7 @@ from tlhelpers.paths import atomic_path, cache_dir
 
 ENGINES = ("auto", "onnx", "onnx-int8", "keras")
 CALIBRATION_IMAGES = 160
-_FORMAT = 2  # enters every cache key: raise it when features computed by new code would differ from old ones
+_FORMAT = 3  # enters every cache key: raise it when features computed by new code would differ from old ones
 _PIXELS = 64 * 96 * 96  # pixels in one step, where no batch size is given: larger steps are no faster
 _PART_BYTES = 1 << 23  # about so much is lost when a run is stopped
 _AHEAD = 3  # steps whose images are read and resized while the network computes
@@ -54,8 +54,8 @@ def extract(
             ``data.load(..., lazy=True)``.
         taps: Where to listen. ``"last"``: the output of the backbone. ``"multi"``: several depths, see
             `multi_taps`. Or names of layers; ``"last"`` may be among them.
-        engine: ``"onnx"`` (ONNX Runtime, the fastest in full precision on a CPU), ``"onnx-int8"`` (weights
-            and activations of 8 bits; needs ``calibration``), ``"keras"``, or ``"auto"``: Keras where a GPU
+        engine: ``"onnx"`` (ONNX Runtime, the fastest in full precision on a CPU), ``"onnx-int8"`` (in
+            integers of 8 bits; needs ``calibration``), ``"keras"``, or ``"auto"``: Keras where a GPU
             is in use or the backbone cannot be exported, else ONNX Runtime.
         cache: Whether to read and write the cache.
         batch_size: Images in one step; ``None`` chooses by the size of the images.
@@ -75,19 +75,26 @@ def extract(
     """
     if engine not in ENGINES:
         raise ValueError(f"There is no engine {engine!r}. Choose one of: {', '.join(map(repr, ENGINES))}.")
-    if engine == "onnx-int8" and calibration is None:
-        raise ValueError(
-            "The engine 'onnx-int8' needs calibration=...: training images of the target task (x_train), "
-            "from which it takes the range of each activation."
-        )
+    if engine == "onnx-int8":
+        if calibration is None:
+            raise ValueError(
+                "The engine 'onnx-int8' needs calibration=...: training images of the target task (x_train), "
+                "from which it takes the range of each activation."
+            )
+        _check_images(calibration)
+        if len(calibration) == 0:
+            raise ValueError(
+                "calibration holds no images. Pass training images of the target task (x_train)."
+            )
     _check_images(x)
-    network = _tapped(backbone, _names(backbone, taps), pooled)
+    names = _names(backbone, taps)
+    network = _tapped(backbone, names, pooled)
     row_shape = tuple(network.output.shape[1:])
     dtype = np.dtype(np.float32 if pooled else np.float16)
     if len(x) == 0:
         return np.zeros((0, *row_shape), dtype)
     step = batch_size or max(8, min(256, _PIXELS // backbone.image_size**2))
-    known = f"{_FORMAT} {backbone.fingerprint()} {_names(backbone, taps)} {pooled}"
+    known = f"{_FORMAT} {backbone.fingerprint()} {_places(backbone, names)} {pooled}"
     images = _digest(x)
     if calibration is not None and engine == "onnx-int8":
         images += _digest(calibration)
@@ -137,7 +144,7 @@ def multi_taps(backbone: Backbone) -> tuple[str, ...]:
     """
     last_of: dict[int, str] = {}
     for layer in backbone.model.layers:
-        shape = getattr(layer.output, "shape", ())
+        shape: tuple[int | None, ...] = getattr(layer.output, "shape", ())
         if len(shape) == 4 and shape[1] and not isinstance(layer, keras.layers.ZeroPadding2D):
             last_of[round(math.log2(backbone.image_size / shape[1]))] = layer.name
     depths = sorted(last_of)
@@ -181,14 +188,22 @@ def _names(backbone: Backbone, taps: str | Sequence[str]) -> tuple[str, ...]:
         if taps not in ("last", "multi"):
             raise ValueError(f"taps is 'last', 'multi' or a list of layer names, not {taps!r}.")
         return ("last",) if taps == "last" else multi_taps(backbone)
+    if len(taps) == 0:
+        raise ValueError("There are no taps in this list. Write 'last', 'multi' or names of layers.")
     layers = {layer.name for layer in backbone.model.layers}
     unknown = [name for name in taps if name != "last" and name not in layers]
-    if unknown or not taps:
+    if unknown:
         raise ValueError(
-            f"{backbone.name} has no layer {', '.join(map(repr, unknown)) or 'of an empty list'}. "
+            f"{backbone.name} has no layer {', '.join(map(repr, unknown))}. "
             "Its layers: [layer.name for layer in backbone.model.layers]."
         )
     return tuple(taps)
+
+
+def _places(backbone: Backbone, names: tuple[str, ...]) -> list[int]:
+    """Returns the positions of taps: Keras may number a layer otherwise when the backbone is made again."""
+    position = {layer.name: i for i, layer in enumerate(backbone.model.layers)} | {"last": -1}
+    return [position[name] for name in names]
 
 
 def _tapped(backbone: Backbone, names: tuple[str, ...], pooled: bool) -> keras.Model:
@@ -333,6 +348,8 @@ def _graph(backbone: Backbone, network: keras.Model, known: str) -> Path:
             error = np.abs(_session(exported)(probe) - expected).max() / max(np.abs(expected).max(), 1e-12)
             if not error < 1e-4:
                 raise RuntimeError(f"the graph differs from Keras by {error:.1e} of the largest feature")
+        except (OSError, MemoryError):  # of this machine at this moment, not of the network
+            raise
         except Exception as error:
             message = f"{backbone.name} cannot be exported to ONNX: {type(error).__name__}: {error}"[:500]
             with atomic_path(failure) as part:
@@ -346,7 +363,11 @@ def _graph(backbone: Backbone, network: keras.Model, known: str) -> Path:
 def _quantized(
     path: Path, backbone: Backbone, known: str, calibration: np.ndarray | data.ImageSequence
 ) -> Path:
-    """Returns the graph with weights and activations of 8 bits (static, QDQ, one scale per channel)."""
+    """Returns the graph in integers: static, QDQ, one scale per channel, activations of 8 bits, weights of 7.
+
+    With weights of 8 bits, sums overflow on processors without VNNI, and the features are far off. The first
+    two convolutions see the pixels with all their range, and stay in full precision.
+    """
     target = _graph_path(backbone, f"{known} {_digest(calibration)}", "int8.onnx")
     if target.is_file():
         return target
@@ -376,10 +397,21 @@ def _quantized(
             per_channel=True,
             weight_type=QuantType.QInt8,
             activation_type=QuantType.QUInt8,
+            reduce_range=True,
+            nodes_to_exclude=_first_nodes(prepared),
         )
         with atomic_path(target) as part:
             part.write_bytes(quantized.read_bytes())
     return target
+
+
+def _first_nodes(path: Path) -> list[str]:
+    """Returns the names of the steps up to the second convolution, where there are more than two."""
+    import onnx
+
+    nodes = onnx.load(str(path), load_external_data=False).graph.node
+    places = [i for i, node in enumerate(nodes) if node.op_type == "Conv"]
+    return [node.name for node in nodes[: places[1] + 1] if node.name] if len(places) > 2 else []
 
 
 @contextmanager

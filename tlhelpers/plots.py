@@ -16,6 +16,7 @@ METHODS: dict[str, tuple[str, str]] = {
     "fine-tuning": ("#009E73", "^"),
     "k-NN": ("#CC79A7", "D"),
     "MLP head": ("#E69F00", "v"),
+    "several depths": ("#56B4E9", "P"),
     "faulty": ("#7F7F7F", "X"),
 }
 

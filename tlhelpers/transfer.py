@@ -9,6 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from tlhelpers import data, features
 from tlhelpers.backbones import Backbone
@@ -80,10 +81,11 @@ def linear_probe(
     _check_features(f_train, y_train, f_val, y_val)
     fitted: dict[float, Pipeline] = {}
     scores: dict[float, float] = {}
-    for strength in strengths:
-        pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=300))
-        fitted[strength] = pipeline.fit(f_train, y_train)
-        scores[strength] = float(np.mean(pipeline.predict(f_val) == y_val))
+    with threadpool_limits(1):  # the solver's steps are small: more threads made it four times slower
+        for strength in strengths:
+            pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=300))
+            fitted[strength] = pipeline.fit(f_train, y_train)
+            scores[strength] = float(np.mean(pipeline.predict(f_val) == y_val))
     best = max(strengths, key=lambda c: (scores[c], -c))  # of equals, the stronger penalty
     return LinearProbe(fitted[best], best, scores)
 
@@ -323,9 +325,8 @@ class RandomView(keras.layers.Layer):
             return x[:, 0]
         draw = keras.random.uniform(keras.ops.shape(x)[:2], seed=self.seed_generator)
         chosen = keras.ops.cast(draw >= keras.ops.max(draw, axis=1, keepdims=True), x.dtype)
-        return keras.ops.sum(
-            keras.ops.reshape(chosen, (-1, x.shape[1] or keras.ops.shape(x)[1], 1, 1, 1)) * x, axis=1
-        )
+        each = (-1, x.shape[1] or keras.ops.shape(x)[1], *[1] * (len(x.shape) - 2))
+        return keras.ops.sum(keras.ops.reshape(chosen, each) * x, axis=1)
 
 
 def cached_trunk(
@@ -370,21 +371,23 @@ def cached_trunk(
 
 
 def _cut(backbone: Backbone) -> str:
-    """Returns the layer whose output is all that the layers above need: the highest below the first unfrozen."""
-    layers = [layer for layer in backbone.model.layers if not isinstance(layer, keras.layers.InputLayer)]
-    live = [i for i, layer in enumerate(layers) if layer.trainable_weights]
+    """Returns the highest layer below the first unfrozen one whose output is all that those above it need."""
+    # Not all steps are layers: a sum written as ``x + y`` is an operation.
+    steps = [step for step in backbone.model.operations if not isinstance(step, keras.layers.InputLayer)]
+    live = [i for i, step in enumerate(steps) if getattr(step, "trainable_weights", ())]
     if not live:
         raise ValueError("Every layer of the backbone is frozen: train a head on extract(backbone, x).")
-    position = {layer.name: i for i, layer in enumerate(layers)}
-    for cut in range(live[0] - 1, -1, -1):
+    position = {step.name: i for i, step in enumerate(steps)}
+    frozen = [i for i, step in enumerate(steps[: live[0]]) if getattr(step, "weights", ())]
+    for cut in range(live[0] - 1, frozen[0] - 1 if frozen else live[0], -1):
         crossing = {
             tensor._keras_history.operation.name
-            for layer in layers[cut + 1 :]
-            for tensor in keras.tree.flatten(layer.input)
+            for step in steps[cut + 1 :]
+            for tensor in keras.tree.flatten(step.input)
             if position.get(tensor._keras_history.operation.name, -1) <= cut
         }
-        if crossing == {layers[cut].name}:
-            return layers[cut].name
+        if crossing == {steps[cut].name} and isinstance(steps[cut], keras.layers.Layer):
+            return steps[cut].name
     raise ValueError(
         "No layer is frozen below the first unfrozen one: call transfer.freeze(backbone, blocks)."
     )
@@ -407,8 +410,8 @@ def fine_tune(
 
     Args:
         model: From `build_classifier`: images -> logits.
-        ds: Data set; its training images are resized to the model's input. Its validation images are watched.
-            Or the activations of `cached_trunk`.
+        ds: Data set; its training images are resized to the model's input. Its validation images, if any, are
+            watched. Or the activations of `cached_trunk`.
         epochs: Passes over the training images.
         learning_rate: Highest rate of the schedule.
         batch_size: Images in one step.
@@ -432,7 +435,7 @@ def fine_tune(
     return model.fit(
         _inputs(model, ds.x_train),
         ds.y_train,
-        validation_data=(_inputs(model, ds.x_val), ds.y_val),
+        validation_data=(_inputs(model, ds.x_val), ds.y_val) if len(ds.y_val) else None,
         epochs=epochs,
         batch_size=batch_size,
         verbose=verbose,
@@ -440,7 +443,7 @@ def fine_tune(
     )
 
 
-def predict(model: keras.Model, x: np.ndarray, batch_size: int = 64) -> np.ndarray:
+def predict(model: keras.Model, x: np.ndarray | data.ImageSequence, batch_size: int = 64) -> np.ndarray:
     """Returns labels, int64 ``(n,)``, of images uint8 ``(n, h, w, 3)``, resized to the model's input."""
     logits = model.predict(_inputs(model, x), batch_size=batch_size, verbose=0)
     return np.asarray(logits).argmax(axis=1).astype(np.int64)
@@ -448,7 +451,9 @@ def predict(model: keras.Model, x: np.ndarray, batch_size: int = 64) -> np.ndarr
 
 def _inputs(model: keras.Model, x: np.ndarray | data.ImageSequence) -> np.ndarray:
     """Returns images resized to the model's input; activations of a trunk as they are."""
-    return x if x.dtype == np.float16 else data.resize(x, model.input_shape[1])
+    if isinstance(x, np.ndarray) and x.dtype == np.float16:
+        return x
+    return data.resize(x, model.input_shape[1])
 
 
 def small_cnn(image_size: int, n_classes: int, augmentation: keras.layers.Layer | None = None) -> keras.Model:

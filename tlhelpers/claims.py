@@ -140,11 +140,12 @@ def over_seeds(
 
     Raises:
         FileNotFoundError: If there is no folder to store measurements in.
+        ValueError: If the stored quantities are not those that are measured now.
     """
     folder = results_dir()
     path = folder / f"{chapter}.{profile}.json" if folder else None
     records = json.loads(path.read_text(encoding="utf-8"))["records"] if path and path.is_file() else {}
-    elapsed = 0.0
+    elapsed: float | None = None  # unknown where the caller measured
     if live is None:
         start = time.perf_counter()
         live, partial = measure(seeds[0]), False
@@ -165,7 +166,7 @@ def over_seeds(
             seconds = time.perf_counter() - start
         records[str(seed)] = {
             "values": {k: round(float(v), 6) for k, v in values.items()},
-            "seconds": round(seconds, 1),
+            "seconds": None if seconds is None else round(seconds, 1),
             "date": datetime.date.today().isoformat(),
             "versions": _versions(),
         }
@@ -181,9 +182,13 @@ def over_seeds(
         return Measurements(
             alone, (seeds[0],), live, f"this run alone, seed {seeds[0]}: no stored measurements"
         )
-    values_by_name = {
-        k: np.array([records[str(s)]["values"][k] for s in seeds]) for k in records[str(seeds[0])]["values"]
-    }
+    names = list(records[str(seeds[0])]["values"])
+    if any(set(records[str(s)]["values"]) != set(names) for s in seeds) or not set(live) <= set(names):
+        raise ValueError(
+            f"{path} holds other quantities than the notebook measures now, or not the same for each seed. "
+            "Delete the file and measure again (MEASURE = True)."
+        )
+    values_by_name = {k: np.array([records[str(s)]["values"][k] for s in seeds]) for k in names}
     source = f"stored measurements of {len(seeds)} seeds; seed {seeds[0]} measured again in this run"
     return Measurements(values_by_name, tuple(seeds), live, source)
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import tempfile
+import warnings
 from hashlib import sha256
 from pathlib import Path
 
@@ -97,7 +98,9 @@ def _graph(backbone: Backbone, fingerprint: str) -> Path:
         expected = np.asarray(backbone.model.predict(images, verbose=0))
         with tempfile.TemporaryDirectory() as folder:
             exported = Path(folder, "model.onnx")
-            backbone.model.export(str(exported), format="onnx", verbose=False)
+            with warnings.catch_warnings():  # the converter asks numpy for a name that it deprecates
+                warnings.simplefilter("ignore", FutureWarning)
+                backbone.model.export(str(exported), format="onnx", verbose=False)
             found = _run_onnx(exported, images, 2)
             error = np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-12)
             if not error < 1e-4:

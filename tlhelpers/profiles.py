@@ -19,6 +19,8 @@ class Profile:
         n_test: Test images; ``None`` means all there are.
         image_size: Side in pixels at which the backbone sees an image.
         epochs: Epochs of fine-tuning.
+        learning_rate: Highest rate of fine-tuning. ``smoke`` takes so few steps that a usual rate would only
+            do damage.
         scratch_epochs: Epochs of the small network that is trained from scratch.
         seeds: Seeds of a claim. A seed draws the split, the initial weights and the order of the batches.
         backbone: Name of the pretrained network, as `tlhelpers.backbones.load` takes it.
@@ -31,15 +33,18 @@ class Profile:
     n_test: int | None
     image_size: int
     epochs: int
+    learning_rate: float
     scratch_epochs: int
     seeds: tuple[int, ...]
     backbone: str = "efficientnet_lite0"
 
 
+# The sizes of `smoke` are multiples of the batches of 32 and 64: a shorter last batch would have TensorFlow
+# build each graph a second time, which takes longer there than the training.
 PROFILES = {
-    "smoke": Profile("smoke", "digits", 300, 100, 300, 48, 1, 5, (0, 1, 2)),
-    "laptop": Profile("laptop", "cifar10", 5000, 1000, 2000, 96, 3, 25, (0, 1, 2)),
-    "gpu": Profile("gpu", "cifar10", None, 5000, None, 160, 10, 100, (0, 1, 2)),
+    "smoke": Profile("smoke", "digits", 320, 128, 320, 48, 1, 1e-4, 5, (0, 1, 2)),
+    "laptop": Profile("laptop", "cifar10", 5000, 1000, 2000, 96, 3, 1e-3, 25, (0, 1, 2)),
+    "gpu": Profile("gpu", "cifar10", None, 5000, None, 160, 10, 1e-3, 100, (0, 1, 2)),
 }
 
 

@@ -117,8 +117,11 @@ def update(root: Path = ROOT) -> tuple[Bands, list[str]]:
                 continue
             bands.setdefault(name, {})[profile] = {"low": low, "high": high, "values": values}
     for name in claims:
-        if "laptop" not in bands.get(name, {}):
-            problems.append(f"{name} has no band for laptop: measure it (make notebooks MEASURE=1)")
+        for profile in ("smoke", "laptop"):
+            if profile not in bands.get(name, {}):
+                problems.append(
+                    f"{name} has no band for {profile}: make notebooks PROFILE={profile} MEASURE=1"
+                )
     return bands, problems
 
 

@@ -38,8 +38,7 @@ INJECTED = "injected-parameters"
 NOISE = re.compile(
     r"oneDNN custom operations|cpu_feature_guard|TF-TRT|port\.cc|computation_placer|cuda_|cudart|AVX2|"
     r"All log messages before absl::InitializeLog|external/local_(tsl|xla)|successful NUMA node|"
-    r"To enable the following instructions|Unable to register cu|XLA service|StreamExecutor|Compiled cluster|"
-    r'tf2onnx_lib\.py:\d+: FutureWarning|^  if not hasattr\(np, "object"\)'  # Keras' exporter, on first use
+    r"To enable the following instructions|Unable to register cu|XLA service|StreamExecutor|Compiled cluster"
 )
 WARNING = re.compile(r"\b(\w*Warning): ")
 

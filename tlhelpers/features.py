@@ -57,7 +57,7 @@ def extract(
         engine: ``"onnx"`` (ONNX Runtime, the fastest in full precision on a CPU), ``"onnx-int8"`` (in
             integers of 8 bits; needs ``calibration``), ``"keras"``, or ``"auto"``: Keras where a GPU
             is in use or the backbone cannot be exported, else ONNX Runtime.
-        cache: Whether to read and write the cache.
+        cache: Whether to read and write features in the cache. An exported graph is kept in any case.
         batch_size: Images in one step; ``None`` chooses by the size of the images.
         pooled: Whether maps are averaged over their positions. ``False`` takes one tap and returns its map in
             half precision.

@@ -338,7 +338,8 @@ def cached_trunk(
     kept in half precision. Only the part above trains on. It shares its layers with ``model``, so that
     ``model`` is fine-tuned when the part is. The result is that of training ``model`` itself, but for
     rounding: the trunk must be frozen, BatchNorm included (`freeze` does that), and of augmentation only what
-    ``flips`` does is left, since random changes of the pixels cannot pass through a cache.
+    ``flips`` does is left, since random changes of the pixels cannot pass through a cache. Dropout inside the
+    trunk, as in Keras' EfficientNets, does not act either.
 
     Args:
         model: From `build_classifier`, with this backbone; its augmentation is left out.

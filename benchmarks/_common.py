@@ -1,10 +1,11 @@
-"""Shared by the benchmarks: the machine in words, tables, and results that are written in one step."""
+"""Shared by the benchmarks: the machine in words, and results that are printed and written in one step."""
 
 import datetime
 import importlib.metadata
 import json
 import os
 import platform
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from typing import Any
 from tlhelpers.paths import atomic_path
 
 RESULTS = Path(__file__).resolve().parent / "results"
+sys.path.append(str(RESULTS.parents[1] / "tools"))
+
+import notebook_code
 
 
 def machine() -> dict[str, Any]:
@@ -32,20 +36,30 @@ def machine() -> dict[str, Any]:
     return {"cpu": model, "cores": cores, "versions": versions, "date": datetime.date.today().isoformat()}
 
 
-def write(name: str, content: dict[str, Any]) -> None:
-    """Writes ``results/<name>.json``, with the machine in it, atomically."""
+def write(name: str, table: dict[str, Any], content: dict[str, Any]) -> None:
+    """Writes ``results/<name>.json`` atomically: the machine, the code's hash, the table, and all else.
+
+    Args:
+        name: Of the result.
+        table: From `table`: the website shows it.
+        content: What was measured.
+    """
     path = RESULTS / f"{name}.json"
+    script = Path(sys.argv[0]).resolve()
+    about = {"script": f"benchmarks/{script.name}", "code": notebook_code.code_hash(script)}
     with atomic_path(path) as part:
-        part.write_text(json.dumps({"machine": machine()} | content, indent=1) + "\n", encoding="utf-8")
+        text = json.dumps({"machine": machine()} | about | {"table": table} | content, indent=1)
+        part.write_text(text + "\n", encoding="utf-8")
     print(f"written to benchmarks/results/{path.name}")
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Prints a table."""
-    cells = [list(columns), *([f"{v:.4g}" if isinstance(v, float) else str(v) for v in row] for row in rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
-    for row in cells:
-        print("  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)))
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
+    """Prints a table and returns it: ``columns``, and ``rows`` of texts."""
+    texts = [[f"{v:.3g}" if isinstance(v, float) else f"{v}" for v in row] for row in rows]
+    widths = [max(len(row[i]) for row in [list(columns), *texts]) for i in range(len(columns))]
+    for row in [list(columns), *texts]:
+        print("  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)), flush=True)
+    return {"columns": list(columns), "rows": texts}
 
 
 def memory_kb(field: str = "RssAnon") -> int:

@@ -75,8 +75,10 @@ def main() -> None:
             done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
         rows.append(json.loads(done.stdout.strip().splitlines()[-1]))
         print(rows[-1], flush=True)
-    table(["images", "seconds", "RssAnon (MB)"], [list(row.values()) for row in rows])
-    write("growth", {"backbone": "efficientnet_lite0", "image_size": SIZE, "rows": rows})
+    shown = table(["images", "seconds", "memory (MB)"], [list(row.values()) for row in rows])
+    grown = rows[-1]["rss_anon_mb"] - rows[0]["rss_anon_mb"]
+    content = {"backbone": "efficientnet_lite0", "image_size": SIZE, "rows": rows, "grown_mb": grown}
+    write("growth", shown, content)
 
 
 if __name__ == "__main__":

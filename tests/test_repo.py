@@ -339,6 +339,23 @@ def test_no_notebook_trains_on_test_data() -> None:
     assert not found, found
 
 
+def test_solutions_can_be_run(tmp_path: Path) -> None:
+    """The code of the exercises' solutions is found, and goes behind the chapter's own cells."""
+    n_cells = 0
+    for path in run_notebooks.notebooks():
+        copy = run_notebooks.with_solutions(path, tmp_path)
+        source = path.read_text(encoding="utf-8")
+        assert (copy is None) == ("````{solution}" not in source), path.name
+        if copy is not None:
+            cells = json.loads(copy.read_text(encoding="utf-8"))["cells"]
+            before = json.loads(source)["cells"]
+            assert len(cells) > len(before)
+            for cell in cells[len(before) :]:
+                ast.parse(notebook_code.source(cell))
+                n_cells += 1
+    assert n_cells >= 6
+
+
 def test_code_hash_ignores_what_does_not_matter(tmp_path: Path) -> None:
     """Comments, docstrings and layout leave the hash alone; code, and modules used through others, do not."""
 

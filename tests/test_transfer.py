@@ -422,11 +422,11 @@ def test_predict_resizes_and_gives_labels():
 
 def test_the_small_network_has_as_many_parameters_as_it_says():
     model = transfer.small_cnn(32, 10)
-    channels = [3, 32, 32, 64, 64, 128, 128]
+    channels = [3, 24, 24, 48, 48, 96, 96]
     kernels = sum(9 * a * b for a, b in itertools.pairwise(channels))
     normalisation = sum(4 * c for c in channels[1:])
-    assert model.count_params() == kernels + normalisation + 128 * 10 + 10
-    assert round(model.count_params(), -4) == 290_000
+    assert model.count_params() == kernels + normalisation + 96 * 10 + 10
+    assert round(model.count_params(), -3) == 164_000
     assert model.output_shape == (None, 10)
     assert model.predict(images(2, 32), verbose=0).shape == (2, 10)
 
@@ -504,6 +504,17 @@ def test_what_a_cached_trunk_returns():
     )
     transfer.fine_tune(top, cached, epochs=1, learning_rate=0.01)
     np.testing.assert_array_equal(transfer.predict(model, ds.x_val), transfer.predict(top, cached.x_val))
+
+
+@pytest.mark.usefixtures("by_keras")
+def test_images_and_activations_are_not_mixed_up():
+    ds = make_dataset()
+    model, backbone = classifier()
+    top, cached = transfer.cached_trunk(model, backbone, ds)
+    with pytest.raises(ValueError, match=r"takes the activations of `cached_trunk`; this is uint8"):
+        transfer.predict(top, ds.x_val)
+    with pytest.raises(ValueError, match=r"takes images, uint8 \(n, h, w, 3\); this is float16"):
+        transfer.predict(model, cached.x_val)
 
 
 @pytest.mark.usefixtures("by_keras")

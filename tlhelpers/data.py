@@ -168,6 +168,9 @@ def resize(x: NDArray[np.uint8] | ImageSequence, size: int) -> NDArray[np.uint8]
             image = Image.fromarray(np.ascontiguousarray(x[i]))
             out[i] = np.asarray(image.resize((size, size), Image.Resampling.BICUBIC))
 
+    if len(x) <= 64:  # as in the steps of `features.extract`, which are threads already
+        work(0)
+        return out
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         list(pool.map(work, range(0, len(x), 64)))
     return out

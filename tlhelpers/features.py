@@ -26,9 +26,10 @@ from tlhelpers.paths import atomic_path, cache_dir
 ENGINES = ("auto", "onnx", "onnx-int8", "keras")
 CALIBRATION_IMAGES = 160
 _FORMAT = 3  # enters every cache key: raise it when features computed by new code would differ from old ones
-_PIXELS = 64 * 96 * 96  # pixels in one step, where no batch size is given: larger steps are no faster
+# Pixels in one step, where no batch size is given. ONNX Runtime works on a step a core, and is fastest where
+# the maps of a step fit into the core's cache; larger steps of Keras are no faster.
+_PIXELS = {"onnx": 12 * 96 * 96, "keras": 64 * 96 * 96}
 _PART_BYTES = 1 << 23  # about so much is lost when a run is stopped
-_AHEAD = 3  # steps whose images are read and resized while the network computes
 
 
 def extract(
@@ -43,8 +44,9 @@ def extract(
 ) -> np.ndarray:
     """Computes the features of images, once.
 
-    The images are resized to the backbone's input outside the network, while the network works on the images
-    before them. The result is kept in the cache folder under a key made of all that it depends on: the
+    The images are resized to the backbone's input outside the network. ONNX Runtime works on as many steps at
+    once as there are cores, one core each; Keras takes all cores for a step, and images are read
+    ahead meanwhile. The result is kept in the cache folder under a key made of all that it depends on: the
     images, the backbone with its weights, the taps, the engine and the version of its library. Memory does
     not grow with the number of images, and a run that was stopped goes on where it was.
 
@@ -93,7 +95,6 @@ def extract(
     dtype = np.dtype(np.float32 if pooled else np.float16)
     if len(x) == 0:
         return np.zeros((0, *row_shape), dtype)
-    step = batch_size or max(8, min(256, _PIXELS // backbone.image_size**2))
     known = f"{_FORMAT} {backbone.fingerprint()} {_places(backbone, names)} {pooled}"
     images = _digest(x)
     if calibration is not None and engine == "onnx-int8":
@@ -107,18 +108,31 @@ def extract(
         if engine == "onnx" and not (cache and disk.has(key("onnx"))):
             engine = "onnx" if _exportable(backbone, network, known) else "keras"
 
-    def rows(start: int = 0) -> Iterator[np.ndarray]:
+    pixels = _PIXELS["keras" if engine == "keras" else "onnx"]
+    step = batch_size or max(1, min(256, pixels // backbone.image_size**2))
+
+    def rows(done: int = 0) -> Iterator[np.ndarray]:
         run = _runner(engine, backbone, network, known, calibration)
-        steps = range(start, len(x), step)
-        with _progress(f"features of {backbone.name}", len(x), start) as advance:
-            for batch in _read_ahead(x, backbone.image_size, steps, step):
-                yield run(batch).astype(dtype, copy=False)
-                advance(len(batch))
+
+        def read(start: int) -> np.ndarray:
+            return data.resize(np.asarray(x[start : start + step]), backbone.image_size)
+
+        starts = range(done, len(x), step)
+        if engine == "keras":
+            found: Iterator[np.ndarray] = map(run, _in_threads(read, starts))
+        else:
+            found = _in_threads(lambda start: run(read(start)), starts)
+        with _progress(f"features of {backbone.name}", len(x), done) as advance:
+            for part in found:
+                yield _narrowed(part, dtype)
+                advance(len(part))
 
     if not cache:
         found = np.empty((len(x), *row_shape), dtype)
-        for start, part in zip(range(0, len(x), step), rows(), strict=True):
-            found[start : start + len(part)] = part
+        done = 0
+        for part in rows():
+            found[done : done + len(part)] = part
+            done += len(part)
         return found
     name = key(engine)
     part_rows = max(1, _PART_BYTES // (math.prod(row_shape) * dtype.itemsize))
@@ -233,10 +247,11 @@ def _digest(x: np.ndarray | data.ImageSequence) -> str:
 
 def _versions(engine: str) -> str:
     library = "onnxruntime" if engine.startswith("onnx") else keras.backend.backend()
+    above = "" if engine.startswith("onnx") else f"keras {keras.__version__} "
     try:
-        return f"{library} {importlib.metadata.version(library)}"
+        return f"{above}{library} {importlib.metadata.version(library)}"
     except importlib.metadata.PackageNotFoundError:  # such as tensorflow, installed as tensorflow-cpu
-        return f"{library} {getattr(sys.modules.get(library), '__version__', '')}"
+        return f"{above}{library} {getattr(sys.modules.get(library), '__version__', '')}"
 
 
 def _on_accelerator() -> bool:
@@ -244,26 +259,35 @@ def _on_accelerator() -> bool:
     return any(not device.lower().startswith("cpu") for device in keras.distribution.list_devices())
 
 
-def _read_ahead(
-    x: np.ndarray | data.ImageSequence, size: int, starts: Sequence[int], step: int
-) -> Iterator[np.ndarray]:
-    """Yields the images, step by step, resized by threads while the network computes."""
-
-    def read(start: int) -> np.ndarray:
-        return data.resize(np.asarray(x[start : start + step]), size)
-
-    with ThreadPoolExecutor(max_workers=_AHEAD) as pool:
+def _in_threads(function: Callable[[int], np.ndarray], items: Sequence[int]) -> Iterator[np.ndarray]:
+    """Yields ``function(item)`` in the order of the items; a thread a core works, and few results wait."""
+    cores = _n_cores()
+    with ThreadPoolExecutor(cores) as pool:
         waiting: deque = deque()
         try:
-            for start in starts:
-                waiting.append(pool.submit(read, start))
-                if len(waiting) > _AHEAD:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > 2 * cores:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def _n_cores() -> int:
+    """Returns the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _narrowed(part: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    if dtype == np.float16 and np.abs(part).max(initial=0) > np.finfo(np.float16).max:
+        raise ValueError(
+            "This map has values above 65,504, which half precision cannot hold. Choose a layer behind a "
+            "normalisation or a bounded activation."
+        )
+    return part.astype(dtype, copy=False)
 
 
 def _gathered(batches: Iterator[np.ndarray], n_rows: int) -> Iterator[np.ndarray]:
@@ -318,10 +342,28 @@ def _exportable(backbone: Backbone, network: keras.Model, known: str) -> bool:
     return True
 
 
-def _graph_path(backbone: Backbone, known: str, kind: str) -> Path:
+def _graph_name(backbone: Backbone, known: str) -> str:
     versions = f"{keras.__version__} {_versions('onnx')}"
     digest = sha256(f"{known} {versions}".encode()).hexdigest()[:24]
-    return cache_dir() / "onnx" / f"{backbone.name}-{backbone.image_size}-{digest}.{kind}"
+    return f"{backbone.name}-{backbone.image_size}-{digest}"
+
+
+def _keep(graph: bytes, name: str, kind: str) -> Path:
+    """Writes a graph, its checksum in its name."""
+    path = cache_dir() / "onnx" / f"{name}.{sha256(graph).hexdigest()[:16]}.{kind}"
+    with atomic_path(path) as part:
+        part.write_bytes(graph)
+    return path
+
+
+def _kept(name: str, kind: str) -> Path | None:
+    """Returns the file of a graph, if there is one that was not altered; an altered one is removed."""
+    for path in sorted((cache_dir() / "onnx").glob(f"{name}.*.{kind}")):
+        if path.name == f"{name}.{sha256(path.read_bytes()).hexdigest()[:16]}.{kind}":
+            return path
+        logging.getLogger(__name__).warning("%s was altered and is made again.", path)
+        path.unlink(missing_ok=True)
+    return None
 
 
 def _graph(backbone: Backbone, network: keras.Model, known: str) -> Path:
@@ -331,11 +373,16 @@ def _graph(backbone: Backbone, network: keras.Model, known: str) -> Path:
         RuntimeError: If it cannot be exported, or the graph does not compute what Keras computes. That is
             noted on disk, so that it is tried once.
     """
-    path, failure = _graph_path(backbone, known, "onnx"), _graph_path(backbone, known, "failed")
-    if path.is_file():
+    name = _graph_name(backbone, known)
+    if (path := _kept(name, "onnx")) is not None:
         return path
+    failure = cache_dir() / "onnx" / f"{name}.failed"
     if failure.is_file():
         raise RuntimeError(failure.read_text(encoding="utf-8"))
+    # The exporter takes tensors that a layer holds for further inputs of the graph, but arrays for constants.
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.Normalization):
+            layer.mean, layer.variance = np.asarray(layer.mean), np.asarray(layer.variance)
     shape = (2, backbone.image_size, backbone.image_size, 3)
     probe = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
     expected = np.asarray(network.predict_on_batch(probe))
@@ -355,9 +402,7 @@ def _graph(backbone: Backbone, network: keras.Model, known: str) -> Path:
             with atomic_path(failure) as part:
                 part.write_text(message, encoding="utf-8")
             raise RuntimeError(message) from error
-        with atomic_path(path) as part:
-            part.write_bytes(exported.read_bytes())
-    return path
+        return _keep(exported.read_bytes(), name, "onnx")
 
 
 def _quantized(
@@ -368,9 +413,9 @@ def _quantized(
     With weights of 8 bits, sums overflow on processors without VNNI, and the features are far off. The first
     two convolutions see the pixels with all their range, and stay in full precision.
     """
-    target = _graph_path(backbone, f"{known} {_digest(calibration)}", "int8.onnx")
-    if target.is_file():
-        return target
+    target = _graph_name(backbone, f"{known} {_digest(calibration)}")
+    if (found := _kept(target, "int8")) is not None:
+        return found
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -400,9 +445,7 @@ def _quantized(
             reduce_range=True,
             nodes_to_exclude=_first_nodes(prepared),
         )
-        with atomic_path(target) as part:
-            part.write_bytes(quantized.read_bytes())
-    return target
+        return _keep(quantized.read_bytes(), target, "int8")
 
 
 def _first_nodes(path: Path) -> list[str]:
@@ -436,7 +479,7 @@ def _session(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+    options.intra_op_num_threads = 1  # `extract` runs a step a core
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name

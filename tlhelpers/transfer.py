@@ -452,16 +452,24 @@ def predict(model: keras.Model, x: np.ndarray | data.ImageSequence, batch_size: 
 
 def _inputs(model: keras.Model, x: np.ndarray | data.ImageSequence) -> np.ndarray:
     """Returns images resized to the model's input; activations of a trunk as they are."""
-    if isinstance(x, np.ndarray) and x.dtype == np.float16:
+    takes_activations = len(model.input_shape) != 4
+    if takes_activations and isinstance(x, np.ndarray) and x.dtype == np.float16:
         return x
+    if takes_activations or (isinstance(x, np.ndarray) and x.dtype == np.float16):
+        wanted = "the activations of `cached_trunk`" if takes_activations else "images, uint8 (n, h, w, 3)"
+        found = f"{x.dtype} {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__
+        raise ValueError(
+            f"{model.name} takes {wanted}; this is {found}. The part that `cached_trunk` returned takes "
+            "activations; the classifier that it was made of takes images, and was trained with it."
+        )
     return data.resize(x, model.input_shape[1])
 
 
 def small_cnn(image_size: int, n_classes: int, augmentation: keras.layers.Layer | None = None) -> keras.Model:
     """Builds a small convolutional network with random weights: the baseline that learns from scratch.
 
-    Six convolutions of 32 to 128 filters in three stages, each with batch normalisation and ReLU, then the
-    mean over the image, dropout and a linear layer: about 290,000 parameters.
+    Six convolutions of 24 to 96 filters in three stages, each with batch normalisation and ReLU, then the
+    mean over the image, dropout and a linear layer: about 164,000 parameters.
 
     Args:
         image_size: Side of the square input, in pixels.
@@ -474,7 +482,7 @@ def small_cnn(image_size: int, n_classes: int, augmentation: keras.layers.Layer 
     inputs = keras.Input((image_size, image_size, 3), name="image")
     x = inputs if augmentation is None else augmentation(inputs)
     x = keras.layers.Rescaling(1 / 127.5, -1.0)(x)
-    for filters in (32, 64, 128):
+    for filters in (24, 48, 96):
         for stride in (1, 2):
             x = keras.layers.Conv2D(filters, 3, stride, padding="same", use_bias=False)(x)
             x = keras.layers.BatchNormalization(momentum=0.9)(x)

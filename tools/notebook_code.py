@@ -1,4 +1,4 @@
-"""What a notebook's outputs depend on: its code cells and the modules of `tlhelpers` that they use.
+"""What results depend on: the code of a notebook or benchmark, and the modules of `tlhelpers` that it uses.
 
 `code_hash` is stored with the outputs. Comments, blank lines, docstrings and layout do not count, so that
 mending a comment does not ask for hours of computing. Standard library only; the same on every Python.
@@ -140,16 +140,17 @@ def modules_used(cells: list[str], root: Path = ROOT) -> list[str]:
 
 
 def code_hash(path: Path, root: Path = ROOT) -> str:
-    """Return the hash of a notebook's code and of the part of the package that it uses.
+    """Return the hash of the code of a notebook or script, and of the part of the package that it uses.
 
     Args:
-        path: The notebook.
+        path: The notebook, or a script in Python.
         root: The folder that holds the package.
 
     Raises:
         SyntaxError: a cell or a module is not Python.
     """
-    cells = code_cells(json.loads(path.read_text(encoding="utf-8")))
+    text = path.read_text(encoding="utf-8")
+    cells = [text] if path.suffix == ".py" else code_cells(json.loads(text))
     digest = hashlib.sha256()
     for text in cells:
         digest.update(canonical(parse(text)).encode() + b"\0")

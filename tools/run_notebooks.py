@@ -41,6 +41,8 @@ NOISE = re.compile(
     r"To enable the following instructions|Unable to register cu|XLA service|StreamExecutor|Compiled cluster"
 )
 WARNING = re.compile(r"\b(\w*Warning): ")
+SOLUTION = re.compile(r"^````\{solution\} ([\w-]+)\n(.*?)^````$", re.M | re.S)
+CODE = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
 
 
 class RunError(Exception):
@@ -152,6 +154,23 @@ def quiet_environment(profile: str) -> Iterator[None]:
                 os.environ[key] = value
 
 
+def with_solutions(path: Path, folder: Path) -> Path | None:
+    """Return a copy of a notebook that ends with the code of its exercises' solutions, one cell each.
+
+    Where no solution holds code, there is no copy.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    prose = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    found = [(label, "".join(CODE.findall(text))) for label, text in SOLUTION.findall(prose)]
+    cells = [nbformat.v4.new_code_cell(f"# solution of {label}\n{code}") for label, code in found if code]
+    if not cells:
+        return None
+    notebook.cells += cells
+    copy = folder / f"{path.stem}_solutions.ipynb"
+    nbformat.write(notebook, copy)
+    return copy
+
+
 def execute(path: Path, profile: str, out_dir: Path, parameters: dict[str, Any] | None = None) -> Run:
     """Run one notebook in one profile, into a folder.
 
@@ -182,7 +201,7 @@ def execute(path: Path, profile: str, out_dir: Path, parameters: dict[str, Any] 
                 str(run.path),
                 parameters=given,
                 kernel_name="python3",
-                cwd=str(path.parent),
+                cwd=str(ROOT / "notebooks"),
                 progress_bar=False,
                 log_output=False,
                 extra_arguments=["--IPKernelApp.log_level=50"],
@@ -384,6 +403,13 @@ def run_all(args: argparse.Namespace) -> list[Run]:
                 print(f"{label} measuring ...", flush=True)
                 execute(path, args.profile, Path(tmp), {"MEASURE": True, **extra})
             print(f"{label} ...", flush=True)
+            if args.solutions:
+                copy = with_solutions(path, Path(tmp))
+                if copy is None:
+                    print(f"{label}: no solution holds code")
+                else:
+                    runs.append(execute(copy, args.profile, Path(tmp), extra))
+                continue
             before, code = path.read_bytes(), notebook_code.code_hash(path)
             run = execute(path, args.profile, Path(tmp), extra)
             runs.append(run)
@@ -392,6 +418,8 @@ def run_all(args: argparse.Namespace) -> list[Run]:
                 if args.profile == STORED:
                     store(run, path, before, code)
                 note_run(run)
+    if not runs:
+        raise RunError("Nothing was run.")
     return runs
 
 
@@ -407,6 +435,9 @@ def main() -> None:
     )
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="another parameter")
     parser.add_argument("--no-store", dest="store", action="store_false", help="run, but keep nothing")
+    parser.add_argument(
+        "--solutions", action="store_true", help="run the exercises' solutions, too, and keep nothing"
+    )
     parser.add_argument("--check-bands", action="store_true", help="fail if a claim leaves its band")
     args = parser.parse_args()
     try:

@@ -1,4 +1,4 @@
-"""Read what the notebooks recorded: claims from stored outputs, runtimes from ``runs.json``.
+"""Read what was recorded: claims from stored outputs, runtimes from ``runs.json``, tables of benchmarks.
 
 Standard library only: the website's small environment and the tests use it too.
 """
@@ -10,6 +10,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = Path("benchmarks") / "results" / "runs.json"
+SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 CLAIM_ROLE = re.compile(r"\{claim\}`([a-z_][a-z0-9_]*)(?::(?:mean|interval))?`")
 
 
@@ -85,6 +86,42 @@ def read_runs(root: Path = ROOT) -> dict[str, dict[str, dict[str, Any]]]:
     """Return the stored runs: notebook, profile, then ``seconds``, ``peak_mb``, ``date``, ``cores``."""
     path = root / RUNS
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def read_benchmarks(root: Path = ROOT) -> dict[str, dict[str, Any]]:
+    """Return the results of the benchmarks by name: those files that hold a ``table``."""
+    found = {p.stem: json.loads(p.read_text(encoding="utf-8")) for p in (root / RUNS).parent.glob("*.json")}
+    return {name: content for name, content in sorted(found.items()) if "table" in content}
+
+
+def measured(content: dict[str, Any], path: str, form: str = "") -> str:
+    """Return a number of a benchmark as the prose shows it.
+
+    Args:
+        content: Of a benchmark, from `read_benchmarks`.
+        path: Where the number stands, such as ``sizes.1.ratio_to_predict.onnx``.
+        form: ``"%"`` for a share in percent, ``"pp"`` for a share in percentage points; else two digits,
+            or all digits of a whole number.
+
+    Raises:
+        ValueError: there is no number in that place.
+    """
+    value: Any = content
+    for step in path.split("."):
+        try:
+            value = value[int(step)] if isinstance(value, list) else value[step]
+        except (KeyError, IndexError, TypeError, ValueError):
+            raise ValueError(f"The benchmark has nothing at {path!r}; {step!r} is not there.") from None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"What the benchmark has at {path!r} is not a number: {value!r}.")
+    if form == "%":
+        return f"{100 * value:.1f} %"
+    if form == "pp":
+        return f"{100 * value:.1f} points"
+    if isinstance(value, int) or abs(value) >= 100:
+        return f"{value:,.0f}"
+    digits, _, power = f"{value:.2g}".partition("e")
+    return f"{digits} · 10{str(int(power)).translate(SUPERSCRIPT)}" if power else digits
 
 
 def duration(seconds: float) -> str:

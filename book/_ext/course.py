@@ -4,9 +4,11 @@ Roles:
     ``{claim}`name```, ``{claim}`name:mean```, ``{claim}`name:interval``` print a number that was recorded.
     ``{runtime}`03_model_based``` prints how long a chapter takes and how much memory, by profile.
     ``{outcome}`tl-03-2``` prints the id of a learning outcome as a badge.
+    ``{measured}`growth:rows.0.seconds``` prints a number of a benchmark, ``{measured}`...:%``` in percent.
 
 Directives:
     ``{runtimes}`` prints the table of all chapters and profiles.
+    ``{benchmark} growth`` prints the table of a benchmark, and says on what machine and code it was made.
 
 A name that no notebook recorded is a warning, and so an error in a strict build. While a text is written
 before its notebook is, ``COURSE_DRAFT=1`` turns these into visible question marks.
@@ -27,6 +29,7 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tools")]  # the package, for the API pages; and the reader of notebooks
 
+import notebook_code  # noqa: E402
 import stored_claims  # noqa: E402
 
 logger = logging.getLogger(__name__)
@@ -76,6 +79,24 @@ class RuntimeRole(SphinxRole):
             complain(f"No run of {self.text!r} is stored in {stored_claims.RUNS}.", self.get_location())
         text = "; ".join(parts) or f"??{self.text}??"
         return [nodes.inline(text, text, classes=["runtime"])], []
+
+
+class MeasuredRole(SphinxRole):
+    """``{measured}`extraction:sizes.0.share_of_limit:%```."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        """Return the number, or question marks and a warning."""
+        name, _, rest = self.text.partition(":")
+        path, _, form = rest.partition(":")
+        try:
+            if name not in self.env.app.course_benchmarks:
+                raise ValueError(f"There is no result of a benchmark {name!r}.")
+            text = stored_claims.measured(self.env.app.course_benchmarks[name], path, form)
+        except ValueError as error:
+            complain(str(error), self.get_location())
+            text = f"??{self.text}??"
+        text = text.replace(" ", "\u00a0")
+        return [nodes.inline(text, text, classes=["claim"])], []
 
 
 class OutcomeRole(SphinxRole):
@@ -135,10 +156,35 @@ class RuntimesDirective(SphinxDirective):
         return nodes.table("", group, classes=["runtimes"])
 
 
+class BenchmarkDirective(SphinxDirective):
+    """``{benchmark} name``: the table that a benchmark printed."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Return the table and a line about the machine and the code."""
+        name = self.arguments[0]
+        content = self.env.app.course_benchmarks.get(name)
+        if content is None:
+            complain(f"There is no result of a benchmark {name!r}.", self.get_location())
+            text = f"??{name}??"
+            return [nodes.paragraph(text, text)]
+        machine, versions = content["machine"], content["machine"]["versions"]
+        chosen = ("keras", "tensorflow", "tensorflow-cpu", "onnxruntime")
+        software = ", ".join(f"{package} {versions[package]}" for package in chosen if package in versions)
+        text = f"{machine['date']}, {machine['cores']} cores of {machine['cpu']}; {software}. "
+        text += f"Made by {content['script']}"
+        if notebook_code.code_hash(ROOT / content["script"], ROOT) != content["code"]:
+            text += "; the code has changed since"
+        table = RuntimesDirective.table(content["table"]["columns"], content["table"]["rows"])
+        return [table, nodes.paragraph("", "", nodes.emphasis(text + ".", text + "."))]
+
+
 def read(app: Sphinx) -> None:
-    """Read all stored claims and runs once a build."""
+    """Read all stored claims, runs and benchmarks once a build."""
     app.course_claims = stored_claims.read_claims(ROOT)
     app.course_runs = stored_claims.read_runs(ROOT)
+    app.course_benchmarks = stored_claims.read_benchmarks(ROOT)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -149,6 +195,8 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("builder-inited", read)
     app.add_role("claim", ClaimRole())
     app.add_role("runtime", RuntimeRole())
+    app.add_role("measured", MeasuredRole())
     app.add_role("outcome", OutcomeRole())
     app.add_directive("runtimes", RuntimesDirective)
+    app.add_directive("benchmark", BenchmarkDirective)
     return {"version": "1", "parallel_read_safe": False, "env_version": 1}

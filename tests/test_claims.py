@@ -1,6 +1,7 @@
 """Claims: every number in the prose was recorded and lies in its band, and bands are honest."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import bands
 import run_notebooks
 import stored_claims
-from notebook_code import is_exact
+from notebook_code import ROOT, is_exact
 
 NOTEBOOKS = run_notebooks.notebooks()
 CLAIMS = stored_claims.read_claims()
@@ -118,3 +119,33 @@ def test_prose_shows_every_claim() -> None:
 def test_no_draft() -> None:
     """The switch that lets unknown names pass is off."""
     assert not os.environ.get("COURSE_DRAFT")
+
+
+def test_every_benchmark_is_shown_and_complete() -> None:
+    """A result has a table, a script and a machine; a page shows it; and no page names another one."""
+    results = stored_claims.read_benchmarks()
+    assert len(results) >= 4, sorted(results)
+    prose = "\n".join(p.read_text(encoding="utf-8") for p in (ROOT / "book").glob("*.md"))
+    assert set(re.findall(r"^```\{benchmark\} (\w+)$", prose, re.M)) == set(results)
+    for name, content in results.items():
+        table = content["table"]
+        assert table["rows"], name
+        assert all(len(row) == len(table["columns"]) for row in table["rows"]), name
+        assert all(isinstance(text, str) for row in table["rows"] for text in row), name
+        assert (ROOT / content["script"]).is_file(), name
+        assert re.fullmatch(r"[0-9a-f]{64}", content["code"]), name
+        assert {"cpu", "cores", "versions", "date"} <= set(content["machine"]), name
+
+
+def test_a_number_of_a_benchmark_in_prose() -> None:
+    """Numbers are found by their place and rounded; what is not there, or no number, is an error."""
+    assert stored_claims.measured({"a": 4.6e-6}, "a") == "4.6 · 10⁻⁶"
+    content = {"rows": [{"a": 0.1234, "n": 12}, {"a": 1234.6, "b": True, "text": "x"}]}
+    assert stored_claims.measured(content, "rows.0.a") == "0.12"
+    assert stored_claims.measured(content, "rows.0.a", "%") == "12.3 %"
+    assert stored_claims.measured(content, "rows.0.a", "pp") == "12.3 points"
+    assert stored_claims.measured(content, "rows.0.n") == "12"
+    assert stored_claims.measured(content, "rows.1.a") == "1,235"
+    for path in ("rows.2.a", "rows.x", "rows.0.c", "rows.0.a.b", "rows", "rows.1.b", "rows.1.text", ""):
+        with pytest.raises(ValueError, match="benchmark has"):
+            stored_claims.measured(content, path)

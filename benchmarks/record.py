@@ -4,8 +4,8 @@
 
 The clock starts before the imports, the cache is empty, and everything counts: reading and decoding the
 images, exports, the head, the activations of the frozen trunk, fine-tuning above it, and the answers for
-all 10,000 test images and their mirror images. Settings were chosen on validation images; the test images are
-read once.
+all 10,000 test images and their mirror images. Choose settings with --trial, which looks at validation images
+alone; the test images are read once, in the end.
 """
 
 import argparse

@@ -100,8 +100,7 @@ def measured(content: dict[str, Any], path: str, form: str = "") -> str:
     Args:
         content: Of a benchmark, from `read_benchmarks`.
         path: Where the number stands, such as ``sizes.1.ratio_to_predict.onnx``.
-        form: ``"%"`` for a share in percent, ``"pp"`` for a share in percentage points; else two digits,
-            or all digits of a whole number.
+        form: ``"%"`` for a share in percent; else two digits, or all digits of a whole number.
 
     Raises:
         ValueError: there is no number in that place.
@@ -116,8 +115,6 @@ def measured(content: dict[str, Any], path: str, form: str = "") -> str:
         raise ValueError(f"What the benchmark has at {path!r} is not a number: {value!r}.")
     if form == "%":
         return f"{100 * value:.1f} %"
-    if form == "pp":
-        return f"{100 * value:.1f} points"
     if isinstance(value, int) or abs(value) >= 100:
         return f"{value:,.0f}"
     digits, _, power = f"{value:.2g}".partition("e")

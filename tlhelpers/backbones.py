@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -84,10 +85,14 @@ class Backbone:
 
     def fingerprint(self) -> str:
         """Returns a digest of name, input size, layers and weights, by which a cache knows the backbone."""
-        digest = sha256(f"{self.name} {self.image_size} {_structure(self.model)}".encode())
+        digest = sha256(f"{self.name} {self.image_size} {self._layers}".encode())
         for weight in self.model.get_weights():
             digest.update(np.ascontiguousarray(weight).data)
         return digest.hexdigest()
+
+    @cached_property
+    def _layers(self) -> str:
+        return _structure(self.model)
 
     def __repr__(self) -> str:
         return (

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import keras
 import numpy as np
@@ -108,8 +109,7 @@ class MLPHead:
 
     def predict_proba(self, features: np.ndarray) -> np.ndarray:
         """Returns class probabilities ``(n, n_classes)`` of features ``(n, d)``."""
-        logits = self.model.predict(features, batch_size=256, verbose=0)
-        return np.asarray(keras.ops.softmax(logits))
+        return keras.ops.convert_to_numpy(keras.ops.softmax(self.model(features, training=False)))
 
     def to_keras(self) -> keras.Model:
         """Returns the head as one layer, features ``(n, d)`` -> logits ``(n, n_classes)``."""
@@ -166,9 +166,8 @@ def mlp_head(
         metrics=["accuracy"],
     )
     stop = keras.callbacks.EarlyStopping("val_accuracy", patience=5, mode="max", restore_best_weights=True)
-    history = model.fit(
-        f_train, y_train, batch_size, epochs, verbose=0, validation_data=(f_val, y_val), callbacks=[stop]
-    )
+    stream = _stream((f_train, y_train), (f_val, y_val), batch_size)
+    history = model.fit(**stream, epochs=epochs, verbose=0, callbacks=[stop])
     return MLPHead(model, float(max(history.history["val_accuracy"])))
 
 
@@ -416,7 +415,7 @@ def fine_tune(
         epochs: Passes over the training images.
         learning_rate: Highest rate of the schedule.
         batch_size: Images in one step.
-        warmup: Share of all steps in which the rate grows from zero.
+        warmup: Share of all steps in which the rate grows to its highest.
         verbose: As in ``keras.Model.fit``.
         callbacks: As in ``keras.Model.fit``.
 
@@ -426,28 +425,58 @@ def fine_tune(
     steps = epochs * -(-len(ds.x_train) // batch_size)
     warmup_steps = max(1, round(warmup * steps))
     schedule = keras.optimizers.schedules.CosineDecay(
-        0.0, max(1, steps - warmup_steps), warmup_target=learning_rate, warmup_steps=warmup_steps
+        learning_rate / (warmup_steps + 1),  # zero would make the first step do nothing
+        max(1, steps - warmup_steps),
+        warmup_target=learning_rate,
+        warmup_steps=warmup_steps,
     )
     model.compile(
         keras.optimizers.Adam(schedule),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    return model.fit(
-        _inputs(model, ds.x_train),
-        ds.y_train,
-        validation_data=(_inputs(model, ds.x_val), ds.y_val) if len(ds.y_val) else None,
-        epochs=epochs,
-        batch_size=batch_size,
-        verbose=verbose,
-        callbacks=callbacks,
-    )
+    watched = (_inputs(model, ds.x_val), ds.y_val) if len(ds.y_val) else None
+    stream = _stream((_inputs(model, ds.x_train), ds.y_train), watched, batch_size)
+    return model.fit(**stream, epochs=epochs, verbose=verbose, callbacks=callbacks)
+
+
+def _stream(
+    train: tuple[np.ndarray, np.ndarray], val: tuple[np.ndarray, np.ndarray] | None, batch_size: int
+) -> dict[str, Any]:
+    """Returns what `fit` takes to train on arrays: on TensorFlow streams of batches, elsewhere the arrays.
+
+    Keras makes such streams of arrays by itself, but with the tuner of tf.data at work. The tuner's thread
+    sleeps for longer and longer, and the end of an epoch waits for it: epochs of 6 seconds took 10.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return {"x": train[0], "y": train[1], "validation_data": val, "batch_size": batch_size}
+    import tensorflow as tf
+
+    untuned = tf.data.Options()
+    untuned.autotune.enabled = False
+
+    def batches(x: np.ndarray, y: np.ndarray, shuffled: bool) -> tf.data.Dataset:
+        with tf.device("CPU:0"):  # all images may be too many for a GPU
+            images, labels = tf.convert_to_tensor(x), tf.convert_to_tensor(y)
+        rows = tf.data.Dataset.range(len(x))
+        rows = rows.shuffle(len(x)) if shuffled else rows  # in another order in each epoch
+        picked = rows.batch(batch_size).map(lambda i: (tf.gather(images, i), tf.gather(labels, i)))
+        return picked.prefetch(2).with_options(untuned)
+
+    return {
+        "x": batches(*train, shuffled=True),
+        "validation_data": batches(*val, shuffled=False) if val else None,
+        "shuffle": False,  # done above
+    }
 
 
 def predict(model: keras.Model, x: np.ndarray | data.ImageSequence, batch_size: int = 64) -> np.ndarray:
     """Returns labels, int64 ``(n,)``, of images uint8 ``(n, h, w, 3)``, resized to the model's input."""
-    logits = model.predict(_inputs(model, x), batch_size=batch_size, verbose=0)
-    return np.asarray(logits).argmax(axis=1).astype(np.int64)
+    found = [np.zeros(0, np.int64)]
+    for start in range(0, len(x), batch_size):
+        logits = model.predict_on_batch(_inputs(model, x[start : start + batch_size]))
+        found.append(np.asarray(logits).argmax(axis=1))
+    return np.concatenate(found)
 
 
 def _inputs(model: keras.Model, x: np.ndarray | data.ImageSequence) -> np.ndarray:

@@ -583,6 +583,17 @@ def test_lazy_images_become_arrays_of_another_type(folder):
     assert np.array_equal(data.resize(lazy, 5), data.resize(np.asarray(lazy), 5))
 
 
+def test_lazy_images_are_mirrored_without_being_read(folder):
+    lazy = data.load(folder, lazy=True).x_train
+    mirrored = lazy.mirrored()
+    assert np.array_equal(mirrored[1:3], lazy[1:3][:, :, ::-1])
+    assert np.array_equal(mirrored[2], lazy[2][:, ::-1])
+    assert np.array_equal(np.asarray(mirrored.mirrored()), np.asarray(lazy))
+    assert mirrored.shape == lazy.shape
+    assert len({lazy.digest(), mirrored.digest()}) == 2
+    assert mirrored.mirrored().digest() == lazy.digest()
+
+
 def test_lazy_images_of_several_sizes(tmp_path):
     root = class_folders(tmp_path / "mixed", {"a": 5, "b": 5}, size=(20, 12))
     save(root / "a" / "tall.png", size=(30, 50))

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
 from tlhelpers import backbones, data, features, transfer
@@ -551,6 +552,25 @@ def test_flips_are_computed_and_drawn():
     assert not np.array_equal(cached.x_train[:, 0], cached.x_train[:, 1])
     history = transfer.fine_tune(top, cached, epochs=2, learning_rate=0.01, batch_size=8)
     assert np.isfinite(history.history["val_loss"]).all()
+
+
+@pytest.mark.usefixtures("by_keras")
+def test_flips_of_images_that_stay_on_disk(tmp_path):
+    rng = np.random.default_rng(0)
+    for kind in ("one", "two"):
+        (tmp_path / kind).mkdir()
+        for i in range(8):
+            Image.fromarray(rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)).save(
+                tmp_path / kind / f"{i}.png"
+            )
+    backbone = make_backbone()
+    model = transfer.build_classifier(backbone, 2)
+    transfer.freeze(backbone, blocks=("block1",))
+    lazy, eager = (
+        transfer.cached_trunk(model, backbone, data.load(tmp_path, lazy=lazy), flips=True, cache=False)[1]
+        for lazy in (True, False)
+    )
+    np.testing.assert_array_equal(lazy.x_train, eager.x_train)
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 1), (5,)])

@@ -92,7 +92,7 @@ def load(key: str) -> np.ndarray | None:
 
 
 def verify() -> list[str]:
-    """Reads everything; returns what is wrong, one line a file: damaged entries, and stopped runs."""
+    """Reads everything; returns what is wrong, one line a file."""
     problems = []
     for note in sorted(folder().glob("*.json")):
         logger = logging.getLogger(__name__)
@@ -105,9 +105,12 @@ def verify() -> list[str]:
     for array in sorted(folder().glob("*.npy")):
         if not array.with_suffix(".json").is_file():
             problems.append(f"{array.name} has no note, so it is never read")
-    for parts in sorted(folder().glob("*.parts")):
-        problems.append(f"{parts.name} is a run that was stopped; the next one goes on behind it")
     return problems
+
+
+def stopped() -> list[Path]:
+    """Returns the folders of runs that were stopped, or are at work: the next run goes on behind them."""
+    return sorted(folder().glob("*.parts"))
 
 
 def clear() -> int:

@@ -93,6 +93,8 @@ def cache_verify() -> None:
     problems = disk.verify()
     for problem in problems:
         console.print(escape(problem), soft_wrap=True)
+    for parts in disk.stopped():
+        console.print(escape(f"{parts.name}: a run that was stopped; the next goes on there"), soft_wrap=True)
     console.print(
         f"{count} arrays read, {len(problems)} problems. A damaged array is computed anew when it is needed."
     )

@@ -211,8 +211,10 @@ class ImageSequence:
     dtype = np.dtype(np.uint8)
     ndim = 4
 
-    def __init__(self, files: ImageFiles, names: Sequence[str], size: tuple[int, int] | int) -> None:
-        self._files, self._names, self._size = files, list(names), size
+    def __init__(
+        self, files: ImageFiles, names: Sequence[str], size: tuple[int, int] | int, mirror: bool = False
+    ) -> None:
+        self._files, self._names, self._size, self._mirror = files, list(names), size, mirror
         height, width = (size, size) if isinstance(size, int) else size
         self.shape = (len(self._names), height, width, 3)
 
@@ -221,17 +223,20 @@ class ImageSequence:
 
     def __getitem__(self, key: Any) -> NDArray[np.uint8]:
         places = np.arange(len(self))[key]
-        if places.ndim == 0:
-            return self._files.read([self._names[places]], self._size)[0]
-        return self._files.read([self._names[i] for i in places], self._size)
+        images = self._files.read([self._names[i] for i in np.atleast_1d(places)], self._size)
+        images = images[:, :, ::-1] if self._mirror else images
+        return images if places.ndim else images[0]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        images = self._files.read(self._names, self._size)
-        return images if dtype is None else images.astype(dtype)
+        return self[:] if dtype is None else self[:].astype(dtype)
+
+    def mirrored(self) -> ImageSequence:
+        """Returns the same images with left and right exchanged; they stay in their files, too."""
+        return ImageSequence(self._files, self._names, self._size, not self._mirror)
 
     def digest(self) -> str:
         """Returns a digest of the files' content and of the size to which they are brought."""
-        digest = sha256(f"{self._size} {len(self)}".encode())
+        digest = sha256(f"{self._size} {len(self)}{' mirrored' if self._mirror else ''}".encode())
         for name in self._names:
             digest.update(sha256(self._files.read_bytes(name)).digest())
         return digest.hexdigest()

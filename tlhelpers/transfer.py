@@ -356,7 +356,10 @@ def cached_trunk(
         ValueError: If nothing is frozen below the first unfrozen layer, or nothing is unfrozen.
     """
     name = _cut(backbone)
-    views = [ds.x_train, np.asarray(ds.x_train)[:, :, ::-1]] if flips else [ds.x_train]
+    views = [ds.x_train]
+    if flips:
+        x = ds.x_train
+        views.append(x.mirrored() if isinstance(x, data.ImageSequence) else x[:, :, ::-1])
     train = [features.extract(backbone, x, [name], cache=cache, pooled=False) for x in views]
     val = features.extract(backbone, ds.x_val, [name], cache=cache, pooled=False)
 

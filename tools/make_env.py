@@ -94,6 +94,9 @@ def make(folder: Path, lock: Path, editable: bool) -> None:
             sys.exit(
                 f"Making {folder.name} failed at: {' '.join(step)}\nRun the same make command again to retry."
             )
+    if editable:  # many processes will import TensorFlow: compiled here, by all cores, each starts 8 s sooner
+        compiled = [str(venv_python(folder)), "-m", "compileall", "-qq", "-j", "0", str(folder / "lib")]
+        subprocess.run(compiled, stdin=subprocess.DEVNULL)  # some packages hold files that never compile
     stamp.write_text(wanted)
 
 

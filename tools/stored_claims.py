@@ -12,6 +12,9 @@ ROOT = Path(__file__).resolve().parent.parent
 RUNS = Path("benchmarks") / "results" / "runs.json"
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 CLAIM_ROLE = re.compile(r"\{claim\}`([a-z_][a-z0-9_]*)(?::(?:mean|interval))?`")
+# A paragraph ends at an empty line, an item of a list or a row of a table; a sentence at a full stop.
+BLOCK_END = re.compile(r"\n\s*\n|\n(?=- |\| )")
+SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z*{])")
 
 
 def claims_in(notebook: dict[str, Any]) -> list[dict[str, Any]]:
@@ -30,21 +33,23 @@ def claims_in(notebook: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def read_claims(root: Path = ROOT) -> dict[str, dict[str, Any]]:
-    """Return all claims stored in ``notebooks/`` by name, with the notebook's name added as ``notebook``.
+    """Return all claims stored in ``notebooks/`` by name, with ``notebook`` and ``profile`` added.
 
     Raises:
         ValueError: two notebooks, or two cells, record the same name.
     """
     claims: dict[str, dict[str, Any]] = {}
     for path in sorted((root / "notebooks").glob("[0-9]*.ipynb")):
-        for claim in claims_in(json.loads(path.read_text(encoding="utf-8"))):
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        profile = notebook["metadata"].get("tlhelpers", {}).get("profile", "")
+        for claim in claims_in(notebook):
             name = claim["name"]
             if name in claims:
                 raise ValueError(
                     f"The claim {name!r} is recorded in {claims[name]['notebook']} and again in {path.stem}. "
                     "A name is recorded once in the whole course; rename one."
                 )
-            claims[name] = {**claim, "notebook": path.stem}
+            claims[name] = {**claim, "notebook": path.stem, "profile": profile}
     return claims
 
 
@@ -131,14 +136,53 @@ def memory(megabytes: float) -> str:
     return f"{megabytes:.0f} MB" if megabytes < 1000 else f"{megabytes / 1000:.1f} GB"
 
 
+def prose(root: Path = ROOT) -> dict[Path, str]:
+    """Return the texts that readers see: the Markdown of the notebooks, then that of the book."""
+    texts = {}
+    for path in sorted((root / "notebooks").glob("[0-9]*.ipynb")):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        texts[path] = "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    return texts | {p: p.read_text(encoding="utf-8") for p in sorted((root / "book").glob("**/*.md"))}
+
+
 def names_in_prose(root: Path = ROOT) -> dict[str, list[str]]:
     """Return the claims that the prose uses: name to the files that use it."""
     used: dict[str, list[str]] = {}
-    texts = {p: p.read_text(encoding="utf-8") for p in sorted((root / "book").glob("**/*.md"))}
-    for path in sorted((root / "notebooks").glob("[0-9]*.ipynb")):
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        texts[path] = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
-    for path, text in texts.items():
+    for path, text in prose(root).items():
         for name in CLAIM_ROLE.findall(text):
             used.setdefault(name, []).append(path.name)
     return used
+
+
+def sentences(root: Path = ROOT) -> dict[str, str]:
+    """Return what the book says with each claim: name to the first sentence that uses it, in Markdown.
+
+    A claim has no description of its own, which could say something else than the text does.
+    """
+    found: dict[str, str] = {}
+    for text in prose(root).values():
+        for block in BLOCK_END.split(text):
+            for sentence in SENTENCE_END.split(block.strip().removeprefix("- ")):
+                for name in CLAIM_ROLE.findall(sentence):
+                    found.setdefault(name, " ".join(sentence.split()))
+    return found
+
+
+def measured_on(claim: dict[str, Any], root: Path = ROOT) -> str:
+    """Return the day, or the first and the last day, on which a claim's values were measured.
+
+    Args:
+        claim: From `read_claims`.
+        root: The repository.
+
+    Returns:
+        ISO dates from the measurements under ``benchmarks/results/``; empty where these values are not there.
+    """
+    name, values = claim["name"], claim["values"]
+    for path in sorted((root / RUNS).parent.glob(f"*.{claim['profile']}.json")):
+        records = json.loads(path.read_text(encoding="utf-8")).get("records", {})
+        stored = [(r["values"][name], r["date"]) for r in records.values() if name in r["values"]]
+        if set(values) <= {value for value, _ in stored}:
+            days = sorted({date for value, date in stored if value in values})
+            return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    return ""

@@ -9,6 +9,8 @@ Roles:
 Directives:
     ``{runtimes}`` prints the table of all chapters and profiles.
     ``{benchmark} growth`` prints the table of a benchmark, and says on what machine and code it was made.
+    ``{claims}`` prints all claims, each with the sentence that uses it.
+    ``{benchmarks}`` prints all benchmarks, with their machine and date.
 
 A name that no notebook recorded is a warning, and so an error in a strict build. While a text is written
 before its notebook is, ``COURSE_DRAFT=1`` turns these into visible question marks.
@@ -17,6 +19,7 @@ before its notebook is, ``COURSE_DRAFT=1`` turns these into visible question mar
 import os
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Union
 
@@ -34,6 +37,7 @@ import stored_claims  # noqa: E402
 
 logger = logging.getLogger(__name__)
 PROFILES = ("smoke", "laptop", "gpu")
+NUMBERS = "book/numbers"  # the page with all claims; each number in the text leads there
 OUTCOME = re.compile(r"tl-[a-z0-9]{2}-\d{1,2}")
 
 
@@ -41,6 +45,12 @@ def complain(message: str, location: Any) -> None:
     """Warn, unless this is a draft."""
     if not os.environ.get("COURSE_DRAFT"):
         logger.warning(message, location=location, type="course")
+
+
+def unbroken(text: str) -> str:
+    """Return a text in which a number and its unit, and the parts of a date, stay on one line."""
+    text = re.sub(r"(?<=\d) (?=%|s\b|points)", "\u00a0", text)
+    return re.sub(r"\b(\d{4})-(\d\d)-(\d\d)\b", "\\1\u2011\\2\u2011\\3", text)
 
 
 class ClaimRole(SphinxRole):
@@ -57,9 +67,12 @@ class ClaimRole(SphinxRole):
         except ValueError as error:
             complain(str(error), self.get_location())
             text = f"??{self.text}??"
-        # A number and its unit stay on one line.
-        text = re.sub(r"(?<=\d) (?=%|s\b|points)", "\u00a0", text)
-        return [nodes.inline(text, text, classes=["claim"])], []
+        text = unbroken(text)
+        number = nodes.inline(text, text, classes=["claim"])
+        if self.env.docname == NUMBERS or NUMBERS not in self.env.found_docs or text.startswith("??"):
+            return [number], []
+        address = f"{self.env.app.builder.get_relative_uri(self.env.docname, NUMBERS)}#claim-{name}"
+        return [nodes.reference("", "", number, refuri=address, internal=True, classes=["claim-link"])], []
 
 
 class RuntimeRole(SphinxRole):
@@ -180,6 +193,68 @@ class BenchmarkDirective(SphinxDirective):
         return [table, nodes.paragraph("", "", nodes.emphasis(text + ".", text + "."))]
 
 
+class BenchmarksDirective(SphinxDirective):
+    """``{benchmarks}``: what each benchmark ran on, and when."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return the table."""
+        rows = []
+        for name, content in self.env.app.course_benchmarks.items():
+            machine = content["machine"]
+            rows.append(
+                [name, content["script"], f"{machine['cores']} cores of {machine['cpu']}", machine["date"]]
+            )
+        return [RuntimesDirective.table(["Name", "Made by", "Machine", "Date"], rows)]
+
+
+class ClaimsDirective(SphinxDirective):
+    """``{claims}``: every claim, chapter by chapter."""
+
+    HEADER = ("What the book says with it", "Mean", "95 % interval", "Seeds", "Measured")
+
+    def run(self) -> list[nodes.Node]:
+        """Return a line and a table for each notebook."""
+        chapters: dict[str, list[dict[str, Any]]] = {}
+        for claim in self.env.app.course_claims.values():
+            chapters.setdefault(claim["notebook"], []).append(claim)
+        said = stored_claims.sentences(ROOT)
+        found: list[nodes.Node] = []
+        for notebook, claims in chapters.items():
+            address = self.env.app.builder.get_relative_uri(self.env.docname, f"notebooks/{notebook}")
+            link = nodes.reference("", "", nodes.literal(notebook, notebook), refuri=address, internal=True)
+            profile = f", profile {claims[0]['profile']}:"
+            group = nodes.tgroup("", *[nodes.colspec(colwidth=w) for w in (46, 14, 18, 8, 14)], cols=5)
+            group += nodes.thead("", self.row([nodes.Text(head)] for head in self.HEADER))
+            group += nodes.tbody("", *[self.claim(claim, said.get(claim["name"], "")) for claim in claims])
+            found += [
+                nodes.paragraph("", "", nodes.strong("", "", link), nodes.Text(profile)),
+                nodes.table("", group, classes=["claims"]),
+            ]
+        return found
+
+    def claim(self, claim: dict[str, Any], sentence: str) -> nodes.row:
+        """Return the row of a claim: its sentence, in which numbers are means, and its own numbers."""
+        name = claim["name"]
+        short = stored_claims.CLAIM_ROLE.sub(
+            lambda m: f"**{{claim}}`{m[1]}:mean`**" if m[1] == name else f"{{claim}}`{m[1]}:mean`", sentence
+        )
+        words, _ = self.parse_inline(short)
+        interval = stored_claims.shown(claim, "interval") if claim["low"] is not None else "–"
+        cells: list[list[nodes.Node]] = [[*words, nodes.Text(" "), nodes.literal(name, name)]]
+        date = stored_claims.measured_on(claim, ROOT) or "–"
+        for text in (stored_claims.shown(claim, "mean"), interval, str(claim["n"]), date):
+            cells.append([nodes.Text(unbroken(text))])
+        row = self.row(cells)
+        # Numbers elsewhere in the book lead to this row.
+        row["ids"].append(f"claim-{name}")
+        return row
+
+    @staticmethod
+    def row(cells: Iterable[list[nodes.Node]]) -> nodes.row:
+        """Return a row of a table."""
+        return nodes.row("", *[nodes.entry("", nodes.paragraph("", "", *cell)) for cell in cells])
+
+
 def read(app: Sphinx) -> None:
     """Read all stored claims, runs and benchmarks once a build."""
     app.course_claims = stored_claims.read_claims(ROOT)
@@ -199,4 +274,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_role("outcome", OutcomeRole())
     app.add_directive("runtimes", RuntimesDirective)
     app.add_directive("benchmark", BenchmarkDirective)
+    app.add_directive("benchmarks", BenchmarksDirective)
+    app.add_directive("claims", ClaimsDirective)
     return {"version": "1", "parallel_read_safe": False, "env_version": 1}

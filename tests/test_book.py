@@ -1,20 +1,38 @@
-"""The website: it builds without a warning, its links lead somewhere, its pictures have words."""
+"""The website: it builds cleanly, links lead somewhere, pictures have words, pages tell what they are."""
 
+import html as htmllib
+import importlib.util
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import types
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
+import repo_url
+import run_notebooks
+import stored_claims
 from notebook_code import ROOT
 
-NEEDED = ("_config.yml", "_toc.yml", "book", "notebooks", "tlhelpers", "tools", "benchmarks")
+NEEDED = (
+    "_config.yml",
+    "_toc.yml",
+    "CONTRIBUTING.md",
+    "book",
+    "notebooks",
+    "tlhelpers",
+    "tools",
+    "benchmarks",
+)
 # Templates of the theme's scripts, not pages.
 NOT_PAGES = ("_static",)
 
@@ -137,3 +155,241 @@ def test_numbers_are_filled_in(site: Path) -> None:
     """No question marks stand where a recorded number belongs."""
     for page in pages(site):
         assert not re.search(r'class="(?:claim|runtime)">\?\?', page.read_text(encoding="utf-8")), page.name
+
+
+# --- what a page says of itself ---
+
+
+def meta(html: str, key: str, value: str) -> list[str]:
+    """Return the contents of the meta tags with this name or property."""
+    found = []
+    for tag in re.findall(r"<meta [^>]+>", html):
+        attributes = dict(re.findall(r'([\w:-]+)="([^"]*)"', tag))
+        if attributes.get(key) == value:
+            found.append(htmllib.unescape(attributes["content"]))
+    return found
+
+
+@pytest.mark.slow
+def test_every_page_describes_itself(site: Path) -> None:
+    """Each page has one description of 50 to 200 characters that no other page has."""
+    seen: dict[str, str] = {}
+    for page in pages(site):
+        html = page.read_text(encoding="utf-8")
+        if 'http-equiv="Refresh"' in html:
+            continue  # leads to the welcome page
+        name = page.relative_to(site).with_suffix("").as_posix()
+        (about,) = meta(html, "name", "description")
+        assert 50 <= len(about) <= 200, f"{name}: {len(about)} characters: {about}"
+        assert about not in seen, f"{name} and {seen[about]} describe themselves alike"
+        seen[about] = name
+        assert meta(html, "property", "og:description") == [about], name
+        assert len(meta(html, "property", "og:title")[0]) > 2, name
+    assert set(toc_files()) <= set(seen.values())
+
+
+@pytest.mark.slow
+def test_structured_data(site: Path) -> None:
+    """JSON-LD: the welcome page is the course with all its pages, every other page a part of it."""
+    root, *others = toc_files()
+    title = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["title"]
+    data = {}
+    for name in (root, *others):
+        html = (site / f"{name}.html").read_text(encoding="utf-8")
+        (text,) = re.findall(r'<script type="application/ld\+json">(.*?)</script>', html)
+        data[name] = json.loads(text)
+        assert data[name]["@context"] == "https://schema.org"
+        assert data[name]["description"] == meta(html, "name", "description")[0], name
+    assert data[root]["@type"] == "Course"
+    assert data[root]["name"] == title
+    assert [part["name"] for part in data[root]["hasPart"]] == [data[name]["name"] for name in others]
+    for name in others:
+        assert data[name]["@type"] == "LearningResource"
+        assert data[name]["isPartOf"]["name"] == title
+    for path in run_notebooks.notebooks():
+        assert len(data[f"notebooks/{path.stem}"]["teaches"]) >= 3, path.stem
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", run_notebooks.notebooks(), ids=lambda p: p.stem)
+def test_launch_buttons_lead_to_the_notebook(site: Path, path: Path) -> None:
+    """Colab and Binder open this very notebook of this repository; the download is this very notebook."""
+    html = (site / "notebooks" / f"{path.stem}.html").read_text(encoding="utf-8")
+    branch = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"]["branch"]
+    address = repo_url.derived(repo_url.stored_url())
+    links = set(re.findall(r'href="([^"]+)"', html))
+    assert f"{address['colab']}/blob/{branch}/notebooks/{path.name}" in links
+    assert f"{address['binder']}/{branch}?urlpath=lab/tree/notebooks/{path.name}" in links
+    assert f"../_sources/notebooks/{path.name}" in links
+    assert (site / "_sources" / "notebooks" / path.name).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("path", run_notebooks.notebooks(), ids=lambda p: p.stem)
+def test_a_chapter_says_what_it_takes_and_what_comes_next(path: Path) -> None:
+    """Time, memory and prerequisites stand in one line above; the summary is a box that ends with a link."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    prose = ["".join(c["source"]) for c in cells if c["cell_type"] == "markdown"]
+    line = next(p for p in prose[0].split("\n\n") if p.startswith("**Time and memory:**"))
+    assert f"{{runtime}}`{path.stem}`" in line
+    assert re.search(r"\*\*You need:\*\* \S", line)
+    box = re.search(
+        r"^## Summary\n+:::\{admonition\} Checkpoint\n:class: tip checkpoint\n\n(.*?)\n:::$",
+        "\n".join(prose),
+        re.M | re.S,
+    )
+    assert box, "the summary is a box"
+    assert len(re.findall(r"^(?:- |\d\. )", box[1], re.M)) >= 4
+    assert re.search(r"^\*Next:\* \{ref\}", box[1], re.M)
+
+
+@pytest.mark.slow
+def test_every_number_has_a_row(site: Path) -> None:
+    """The page of numbers has each claim with mean, interval, seeds and sentence; the text leads there."""
+    html = (site / "book" / "numbers.html").read_text(encoding="utf-8")
+    claims = stored_claims.read_claims()
+    for name, claim in claims.items():
+        row = re.search(rf'<tr[^>]* id="claim-{name}">(.*?)</tr>', html, re.S)
+        assert row, name
+        text = " ".join(htmllib.unescape(re.sub("<[^>]+>", "", row[1])).replace("\u00a0", " ").split())
+        for part in ("mean", "interval"):
+            assert stored_claims.shown(claim, part) in text, f"{name}: {text}"
+        date = stored_claims.measured_on(claim).replace("-", "\u2011")
+        assert f" {claim['n']} {date}" in text, f"{name}: {text}"
+        assert len(text.split(name)[0]) > 20, f"{name} has no sentence"
+    for name in stored_claims.read_benchmarks():
+        assert f"<p>{name}</p>" in html
+    listings = (site / "book" / "listings.html").read_text(encoding="utf-8")
+    assert 'href="numbers.html#claim-fault_scaled_loss"' in listings
+
+
+# --- diagrams ---
+
+
+@pytest.fixture(scope="module")
+def diagrams() -> types.ModuleType:
+    """The extension that draws."""
+    spec = importlib.util.spec_from_file_location("diagrams", ROOT / "book" / "_ext" / "diagrams.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_diagrams_stay_inside_and_can_be_read(diagrams: types.ModuleType) -> None:
+    """Valid SVG with title and description; text inside the picture, in its box, and large on a telephone."""
+    column = 340  # what a telephone of 390 pixels leaves for the text
+    assert 16 * column / (diagrams.WIDTH + 4) >= 11
+    for name in diagrams.DIAGRAMS:
+        root = ET.fromstring(diagrams.svg(name, "What it shows, in words.", serial=3))
+        assert root.attrib["role"] == ("group" if root.find(".//a") is not None else "img")
+        for key, tag in (("aria-labelledby", "title"), ("aria-describedby", "desc")):
+            element = root.find(tag)
+            assert element is not None
+            assert element.attrib["id"] == root.attrib[key]
+            assert element.text
+        height = float(root.attrib["viewBox"].split()[3]) - 4
+        for words in root.iter("text"):
+            x, y = float(words.attrib["x"]), float(words.attrib["y"])
+            wide = 8.2 * len(words.text or "")
+            left = {"start": x, "middle": x - wide / 2, "end": x - wide}[words.attrib["text-anchor"]]
+            assert left > -8, f"{name}: {words.text}"
+            assert left + wide < diagrams.WIDTH + 8, f"{name}: {words.text}"
+            assert 10 < y <= height, f"{name}: {words.text}"
+        for group in root.iter("g"):
+            rectangle = group.find("rect")
+            for words in group.findall("text") if rectangle is not None else ():
+                assert 7.8 * len(words.text or "") <= float(rectangle.attrib["width"]) + 4, words.text
+
+
+def test_every_diagram_is_used_and_has_words(diagrams: types.ModuleType) -> None:
+    """Each function is shown by exactly one page, with a text for those who do not see it."""
+    prose = "\n\n".join(stored_claims.prose().values())
+    assert sorted(re.findall(r"^```\{diagram\} (\w+)$", prose, re.M)) == sorted(diagrams.DIAGRAMS)
+    for options in re.findall(r"^```\{diagram\} \w+\n(.*?)\n\n", prose, re.M | re.S):
+        assert re.search(r"^:name: fig-[\w-]+$", options, re.M), options
+        assert re.search(r"^:alt: .{100,}$", options, re.M), options
+
+
+def css_colours(selector: str) -> dict[str, str]:
+    """Return the variables that the style sheet sets for a selector."""
+    css = (ROOT / "book" / "_static" / "custom.css").read_text(encoding="utf-8")
+    block = re.search(rf"^{re.escape(selector)} \{{(.*?)\}}", css, re.M | re.S)
+    assert block, selector
+    return dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", block[1]))
+
+
+def contrast(a: str, b: str) -> float:
+    """Return the contrast of two colours as WCAG 2 defines it."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    high, low = sorted((luminance(a), luminance(b)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_colours_of_diagrams() -> None:
+    """A method has the colour of the figures, and everything can be told from its ground, light and dark."""
+    from tlhelpers import plots
+
+    light, dark = css_colours(".diagram"), css_colours('html[data-theme="dark"] .diagram')
+    methods = {"scratch": "from scratch", "probe": "linear probe", "tuned": "fine-tuning"}
+    for short, name in methods.items():
+        assert light[f"{short}-edge"] == plots.METHODS[name][0].lower()
+    assert set(light) == set(dark)
+    for colours, ground in ((light, "#ffffff"), (dark, "#121212")):
+        for fill in ("plain", "frozen", *methods):
+            assert contrast(colours["ink"], colours[fill]) >= 7, fill
+        assert contrast(colours["quiet"], ground) >= 7
+        for edge in ("line", "plain-edge", *(f"{short}-edge" for short in methods)):
+            assert contrast(colours[edge], ground) >= 3, edge
+
+
+def test_the_learning_path_draws_what_the_pages_say(diagrams: types.ModuleType) -> None:
+    """The arrows are the chapters that a page names after "You need"."""
+    texts = {}
+    for name in toc_files():
+        path = ROOT / f"{name}.md"
+        texts[name] = stored_claims.prose().get(path) or stored_claims.prose()[ROOT / f"{name}.ipynb"]
+    labels = {
+        match[1]: name for name, text in texts.items() if (match := re.search(r"^\(([\w-]+)\)=$", text, re.M))
+    }
+    seen = 0
+    for name, text in texts.items():
+        # Up to the end of the sentence.
+        match = re.search(r"You need:(?:\*\*)? (.+?)(?:\.[\s*]|\.?$)", " ".join(text.split("## ")[0].split()))
+        wanted = re.findall(r"\{ref\}`([\w-]+)`", match[1]) if match else []
+        assert tuple(labels[label] for label in wanted) == diagrams.NEEDS.get(name, ()), name
+        seen += len(wanted)
+    assert seen > 8
+    assert set(diagrams.NEEDS) <= set(texts)
+
+
+# --- the cheat sheet ---
+
+
+@pytest.mark.slow
+def test_the_cheat_sheet_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    """Its code runs from top to bottom on a folder of pictures."""
+    from PIL import Image
+
+    text = (ROOT / "book" / "cheat_sheet.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S)
+    assert [len(b.splitlines()) for b in blocks[1:]] == [5, 5, 5, 5]
+    blocks += re.findall(r"^`(print\(audit[^`]+)`", text, re.M)
+    assert len(blocks) == 6
+    rng = np.random.default_rng(0)
+    for label in ("cat", "dog"):
+        (tmp_path / "my_photos" / label).mkdir(parents=True)
+        for number in range(15):
+            pixels = rng.integers(0, 256, (128, 128, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "my_photos" / label / f"{number}.png")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TLHELPERS_CACHE", str(tmp_path / "cache"))
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(block.replace("epochs=25", "epochs=1").replace("epochs=3", "epochs=1"), names)
+    assert len(capsys.readouterr().out.splitlines()) >= 4

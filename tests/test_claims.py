@@ -1,5 +1,6 @@
 """Claims: every number in the prose was recorded and lies in its band, and bands are honest."""
 
+import json
 import os
 import re
 from collections.abc import Callable
@@ -148,3 +149,52 @@ def test_a_number_of_a_benchmark_in_prose() -> None:
     for path in ("rows.2.a", "rows.x", "rows.0.c", "rows.0.a.b", "rows", "rows.1.b", "rows.1.text", ""):
         with pytest.raises(ValueError, match="benchmark has"):
             stored_claims.measured(content, path)
+
+
+def test_every_claim_has_a_sentence_of_its_own() -> None:
+    """The page of all numbers quotes the first sentence with each claim, whole and without a list's dash."""
+    said = stored_claims.sentences()
+    assert set(said) == set(CLAIMS)
+    for name, sentence in said.items():
+        assert re.search(rf"\{{claim\}}`{name}[:`]", sentence)
+        assert sentence == sentence.strip("-| \n")
+        assert len(sentence) > len(name) + 20, sentence
+
+
+def test_the_sentence_of_a_claim(tmp_path: Path) -> None:
+    """Notebooks come before the book; sentences end at full stops, items and rows."""
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "book").mkdir()
+    source = "Some words.\nAt last\n{claim}`one` of it. More.\n\n"
+    source += "- **Two** costs {claim}`two:mean`: much.\n- Three."
+    cell = {"cell_type": "markdown", "source": [source], "metadata": {}}
+    (tmp_path / "notebooks" / "01_a.ipynb").write_text(json.dumps({"cells": [cell]}), encoding="utf-8")
+    (tmp_path / "book" / "a.md").write_text(
+        "Other {claim}`one`.\n\n| x | {claim}`three` |\n| y | z |\n", "utf-8"
+    )
+    assert stored_claims.sentences(tmp_path) == {
+        "one": "At last {claim}`one` of it.",
+        "two": "**Two** costs {claim}`two:mean`: much.",
+        "three": "| x | {claim}`three` |",
+    }
+
+
+def test_when_a_claim_was_measured(tmp_path: Path) -> None:
+    """The days stand beside the stored measurements; other values, or another profile, have no day."""
+    folder = tmp_path / "benchmarks" / "results"
+    folder.mkdir(parents=True)
+    records = {
+        str(seed): {"values": {"a": seed / 10, "b": 0.5}, "date": f"2026-01-0{day}"}
+        for seed, day in ((0, 3), (1, 1), (2, 2))
+    }
+    content = {"chapter": "01_x", "profile": "laptop", "records": records}
+    (folder / "01_x.laptop.json").write_text(json.dumps(content), encoding="utf-8")
+
+    def on(name: str, values: list[float], profile: str = "laptop") -> str:
+        return stored_claims.measured_on({"name": name, "values": values, "profile": profile}, tmp_path)
+
+    assert on("a", [0.0, 0.1, 0.2]) == "2026-01-01 to 2026-01-03"
+    assert on("a", [0.2]) == "2026-01-02"
+    assert on("a", [0.2, 0.3]) == ""
+    assert on("c", [0.2]) == ""
+    assert on("a", [0.2], "smoke") == ""

@@ -156,6 +156,29 @@ def test_one_address() -> None:
     assert not wrong, f"run: make repo-url URL={url}: {wrong}"
 
 
+def test_citation_and_licences() -> None:
+    """The citation file is complete and agrees with the package; both licences are there."""
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert citation["cff-version"] == "1.2.0"
+    assert citation["type"] in ("software", "dataset")
+    assert citation["message"]
+    assert citation["authors"]
+    assert all("name" in a or {"family-names", "given-names"} <= set(a) for a in citation["authors"])
+    assert citation["title"] == yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["title"]
+    assert citation["version"] == project["version"]
+    assert citation["license"] == project["license"] == "Apache-2.0"
+    assert citation["repository-code"] == repo_url.stored_url()
+    assert "Apache License" in (ROOT / "LICENSE").read_text(encoding="utf-8")[:100]
+    text = (ROOT / "LICENSE-text").read_text(encoding="utf-8")
+    assert "creativecommons.org/licenses/by/4.0/" in text
+    code = ("tlhelpers/", "tools/", "tests/", "benchmarks/", "book/_ext/")
+    assert all(folder in text and (ROOT / folder).is_dir() for folder in code)
+    for name in ("README.md", "CONTRIBUTING.md"):
+        assert name in text
+    assert "CONTRIBUTING.md" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
 def test_address_can_be_changed(tmp_path: Path) -> None:
     """`make repo-url` rewrites all places, and back again gives the same files."""
     for name in ("_config.yml", *repo_url.FILES):

@@ -15,27 +15,28 @@ from sphinx.application import Sphinx
 
 SHORT, LONG = 50, 200  # characters of a description
 LICENCE = "https://creativecommons.org/licenses/by/4.0/"
+GENERATED = {"genindex": "Index", "search": "Search"}  # pages without a title of their own
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 WRITTEN = re.compile(r'<meta content="([^"]*)" (?:lang="[^"]*" )?name="description"')
 
 
 def shortened(sentences: list[str]) -> str:
-    """Return as many sentences as make a description, the last one cut at a word if it is too long."""
+    """Return as many sentences as fit; a first one that is too long is cut at a word."""
     text = ""
     for sentence in sentences:
-        text = f"{text} {sentence}".strip()
-        if len(text) >= SHORT:
+        if text and len(text) + 1 + len(sentence) > LONG:
             break
+        text = f"{text} {sentence}".strip()
     return text if len(text) <= LONG else text[: LONG - 1].rsplit(" ", 1)[0].rstrip(",;:") + "…"
 
 
-def description(doctree: nodes.document | None, title: str, project: str) -> str:
+def description(doctree: nodes.document | None, title: str, course: str) -> str:
     """Return the first sentences of a page; of a generated one, such as the index, two names."""
     sentences: list[str] = []
     for paragraph in doctree.findall(nodes.paragraph) if doctree else ():
-        if isinstance(paragraph.parent, nodes.section):
+        if isinstance(paragraph.parent, nodes.section) and len(" ".join(sentences)) < SHORT:
             sentences += SENTENCE_END.split(" ".join(paragraph.astext().split()))
-    return shortened(sentences) or f"{title}: a page made for finding things in the course “{project}”."
+    return shortened(sentences) or f"{title}: a page made for finding things in the course “{course}”."
 
 
 def outcomes(doctree: nodes.document | None) -> list[str]:
@@ -57,29 +58,31 @@ def structured(
     data |= {"inLanguage": "en", "isAccessibleForFree": True, "license": LICENCE}
     if app.config.html_baseurl:
         data["url"] = f"{app.config.html_baseurl.rstrip('/')}/{app.builder.get_target_uri(page)}"
-    project = app.config.project
+    course = app.config.html_title
     if page == app.config.root_doc:
         pages = [p for p in app.env.toctree_includes.get(page, []) if p in app.env.titles]
         parts = [{"@type": "LearningResource", "name": app.env.titles[p].astext()} for p in pages]
         provider = {"@type": "Organization", "name": app.config.author}
-        return data | {"@type": "Course", "name": project, "provider": provider, "hasPart": parts}
+        return data | {"@type": "Course", "name": course, "provider": provider, "hasPart": parts}
     kind = "notebook" if page.startswith("notebooks/") else "chapter"
     data |= {"@type": "LearningResource", "learningResourceType": kind}
     if teaches := outcomes(doctree):
         data["teaches"] = teaches
-    return data | {"isPartOf": {"@type": "Course", "name": project}}
+    return data | {"isPartOf": {"@type": "Course", "name": course}}
 
 
 def add(
     app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
 ) -> None:
     """Add the tags to the head of a page."""
-    title = unescape(re.sub("<[^>]+>", "", context.get("title", ""))) or app.config.project
+    title = context.get("title") or context.get("indextitle") or GENERATED.get(page, page)
+    title = unescape(re.sub("<[^>]+>", "", title))
+    course = app.config.html_title
     written = WRITTEN.search(context.get("metatags", ""))
-    about = unescape(written[1]) if written else description(doctree, title, app.config.project)
+    about = unescape(written[1]) if written else description(doctree, title, course)
     tags = [] if written else [f'<meta name="description" content="{escape(about)}"/>']
     kind = "website" if page == app.config.root_doc else "article"
-    properties = {"type": kind, "site_name": app.config.project, "title": title, "description": about}
+    properties = {"type": kind, "site_name": course, "title": title, "description": about}
     tags += [f'<meta property="og:{key}" content="{escape(value)}"/>' for key, value in properties.items()]
     if doctree is not None:
         # "</" would end the script.

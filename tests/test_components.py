@@ -10,6 +10,7 @@ import pytest
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace
 
+import components
 import stored_claims
 from notebook_code import ROOT
 from tlhelpers import claims
@@ -162,6 +163,21 @@ def test_explorer_of_cases_has_bars_and_notes(build) -> None:
     assert min(lows) >= 0
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1]),
+        (41.3, 74.7, [40, 50, 60, 70, 80]),
+        (-0.03, 0.64, [-0.2, 0, 0.2, 0.4, 0.6, 0.8]),
+        (2, 2, [2, 3]),
+        (0.5, 0.5, [0, 1]),
+    ],
+)
+def test_ticks_are_round_and_span_the_values(low: float, high: float, expected: list[float]) -> None:
+    """Also where all values are the same."""
+    assert components.ticks(low, high) == pytest.approx(expected)
+
+
 def test_explorer_of_computed_numbers_has_no_interval(build) -> None:
     """A benchmark's single values are shown alone, and the line below says if its script has changed."""
     page, warnings = build("explorer", COMPUTED)
@@ -204,6 +220,7 @@ def test_results_from_a_file(build) -> None:
         ("explorer", EXPLORER.replace("scale: log", "scale: cubic"), "scale is one of"),
         ("explorer", EXPLORER.replace("scale:", "scales:"), "unknown: scales"),
         ("explorer", EXPLORER.replace("[5, 20, 100]", "[5]"), "two places or more"),
+        ("explorer", BARS.replace("}]", '}, {name: again, key: "{}_loss"}]'), "1 to 1 series"),
         ("explorer", EXPLORER.replace("]", ""), "while parsing"),
         ("explorer", "just a text", "not a mapping"),
         ("results", TABLE.replace("probe_100", "probe_7"), "no number 'probe_7'"),

@@ -54,7 +54,14 @@ def ticks(low: float, high: float, n: int = 5) -> list[float]:
     size = 10.0 ** math.floor(math.log10(raw))
     step = next(f * size for f in (1, 2, 5, 10) if raw <= f * size * (1 + 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(k * step, 10) for k in range(first, last + 1)]
+    return [round(k * step, 10) for k in range(first, max(last, first + 1) + 1)]
+
+
+def cell(text: Any, key: float | str | None = None, head: bool = False) -> str:
+    """Return a cell of a table as HTML, with the number, if it is one, to sort and filter by."""
+    tag, scope = ("th", ' scope="row"') if head else ("td", "")
+    number = f' data-number="{key:.10g}"' if isinstance(key, int | float) else ""
+    return f"<{tag}{scope}{number}>{escape(text)}</{tag}>"
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], label: str) -> str:
@@ -124,8 +131,9 @@ class Explorer(Component):
         self.unit = options.get("unit", "")
         self.cases = isinstance(options["at"], dict)  # name of a case -> a note on it
         self.at = list(options["at"])
-        if len(self.at) < 2 or not options["series"]:
-            raise ValueError("at needs two places or more, and series one or more.")
+        most = 1 if self.cases else len(COLORS)
+        if len(self.at) < 2 or not 1 <= len(options["series"]) <= most:
+            raise ValueError(f"at needs two places or more, and there may be 1 to {most} series.")
         self.values = []
         for series in options["series"]:
             check(series, {"name", "key"}, set())
@@ -144,10 +152,10 @@ class Explorer(Component):
         columns = [options["x"], *names, *(["what it means"] if self.cases else [])]
         rows = []
         for i, place in enumerate(self.at):
-            shown = [stored_claims.with_interval(row[i], self.unit) for row in self.values]
-            notes = [options["at"][place]] if self.cases else []
-            cells = "".join(f"<td>{escape(text)}</td>" for text in [*shown, *notes])
-            rows.append([f'<th scope="row">{escape(self.name_of(place))}</th>', cells])
+            texts = [stored_claims.with_interval(row[i], self.unit) for row in self.values]
+            cells = [cell(text, row[i][0]) for text, row in zip(texts, self.ends, strict=True)]
+            notes = [cell(options["at"][place])] if self.cases else []
+            rows.append([cell(self.name_of(place), head=True), *cells, *notes])
         label = f"All numbers: {self.arguments[0]}"
         return "\n".join(
             [
@@ -282,8 +290,8 @@ class Results(Component):
         for row in options["rows"]:
             if len(row) != len(columns):
                 raise ValueError(f"{len(columns)} columns, but the row {row} has {len(row)} cells.")
-            rows.append([self.cell(value, c) for value, c in zip(row, columns, strict=True)])
-        cells = [[self.html_of(text, key, i == 0) for i, (text, key) in enumerate(row)] for row in rows]
+            rows.append([self.shown(value, c) for value, c in zip(row, columns, strict=True)])
+        cells = [[cell(text, key, head=i == 0) for i, (text, key) in enumerate(row)] for row in rows]
         filters = "".join(
             self.filter(i, c, [row[i] for row in rows]) for i, c in enumerate(columns) if c.get("filter")
         )
@@ -292,7 +300,7 @@ class Results(Component):
         )
         return control + "\n" + table([c["name"] for c in columns], cells, f"Table: {self.arguments[0]}")
 
-    def cell(self, value: Any, column: dict[str, Any]) -> tuple[str, float | str | None]:
+    def shown(self, value: Any, column: dict[str, Any]) -> tuple[str, float | str | None]:
         """Return what a cell shows, and what it is sorted by.
 
         Args:
@@ -313,19 +321,12 @@ class Results(Component):
             return stored_claims.with_interval(value, column.get("unit", "")), sum(value) / len(value)
         return str(value), str(value)
 
-    @staticmethod
-    def html_of(text: str, key: float | str | None, first: bool) -> str:
-        """Return a cell as HTML, with what the script sorts and filters by."""
-        tag = 'th scope="row"' if first else "td"
-        number = f' data-number="{key:.10g}"' if isinstance(key, int | float) else ""
-        return f"<{tag}{number}>{escape(text)}</{tag[:2]}>"
-
     def filter(self, index: int, column: dict[str, Any], cells: list[tuple[str, float | str | None]]) -> str:
         """Return a list to choose from: an upper limit for numbers, one of the texts for texts."""
         name, found = self.new_id(), {key: text for text, key in cells if key is not None}
         limits = column["filter"] if isinstance(column["filter"], list) else None
         if limits or all(isinstance(key, int | float) for key in found):
-            chosen = [(key, f"at most {self.cell(key, column)[0]}") for key in sorted(limits or found)]
+            chosen = [(key, f"at most {self.shown(key, column)[0]}") for key in sorted(limits or found)]
             kind = "most"
         else:
             chosen, kind = [(key, found[key]) for key in sorted(found)], "equal"

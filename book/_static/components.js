@@ -28,7 +28,8 @@
       texts.forEach((text, i) => {
         const line = value.appendChild(document.createElement("span"));
         line.append(`${heads[i]}: `);
-        line.appendChild(document.createElement("strong")).textContent = text;
+        const number = "number" in rows[index].cells[i].dataset;
+        line.appendChild(document.createElement(number ? "strong" : "span")).textContent = text;
       });
     }
     control.addEventListener("input", (event) => choose(Number(event.target.value)));
@@ -89,6 +90,9 @@
 
   /* Makes the cells of a confusion matrix buttons that show the pictures behind them. */
   function confusion(root) {
+    const hint = document.createElement("p");
+    hint.textContent = "Choose a framed number to see pictures.";
+    root.querySelector(".tl-scroll").after(hint);
     for (const details of root.querySelectorAll("details")) {
       const cell = root.querySelector(`td[data-cell="${details.dataset.cell}"]`);
       const button = document.createElement("button");

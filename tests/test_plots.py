@@ -1,6 +1,8 @@
 """Behaviour of tlhelpers.plots."""
 
+import base64
 import io
+import re
 
 import IPython
 import matplotlib
@@ -10,6 +12,7 @@ import matplotlib.pyplot as plt
 import matplotlib_inline.backend_inline as inline
 import numpy as np
 import pytest
+from PIL import Image
 
 from tlhelpers import plots
 from tlhelpers.evaluation import t_interval
@@ -99,3 +102,67 @@ def test_style_in_a_notebook_is_svg_without_a_date(monkeypatch):
     monkeypatch.setattr(IPython, "get_ipython", object)
     plots.style()
     assert called == [(("svg",), {"metadata": {"Date": None}})]
+
+
+def confused(n_classes: int = 3, n: int = 300, side: int = 32):
+    """Noise images, labels, and predictions of which many are wrong."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (n, side, side, 3), dtype=np.uint8)
+    return x, rng.integers(0, n_classes, n), rng.integers(0, n_classes, n)
+
+
+def test_confusion_counts_true_classes_in_rows():
+    x = np.zeros((4, 8, 8, 3), np.uint8)
+    matrix = plots.confusion(x, np.array([0, 0, 1, 2]), np.array([0, 2, 1, 2]), ["cat", "dog", "a <b>"])
+    assert matrix.counts.tolist() == [[1, 0, 1], [0, 1, 0], [0, 0, 1]]
+    lines = [line.split() for line in repr(matrix).splitlines()]
+    assert lines[1] == ["cat", "1", "0", "1"]
+    assert [(cell, [index for index, _ in found]) for cell, found in matrix.pictures.items()] == [
+        ((0, 2), [1])
+    ]
+    page = matrix._repr_html_()
+    assert "a &lt;b&gt;" in page
+    assert "<b>" not in page
+    assert re.findall(r'<td data-cell="0-2"[^>]*>(\d+)</td>', page) == ["1"]
+    assert re.findall(r"<summary>(.*?)</summary>", page) == ["cat, taken for a &lt;b&gt;: 1 image"]
+
+
+def test_confusion_shows_the_most_frequent_errors_with_words():
+    x, y, predicted = confused()
+    matrix = plots.confusion(x, y, predicted, ["a", "b", "c"])
+    sizes = [matrix.counts[cell] for cell in matrix.pictures]
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(sizes) == 6
+    images = re.findall(r'<img src="data:image/jpeg;base64,([^"]+)" alt="([^"]+)"', matrix._repr_html_())
+    assert len(images) == 36
+    for text, alt in images:
+        true, taken, index = re.fullmatch(r"(\w), taken for (\w): image (\d+)", alt).groups()
+        assert "abc"[y[int(index)]] == true != taken == "abc"[predicted[int(index)]]
+        assert Image.open(io.BytesIO(base64.b64decode(text))).size == (32, 32)
+
+
+@pytest.mark.parametrize("side", [32, 224])
+def test_confusion_stays_small(side):
+    matrix = plots.confusion(
+        *confused(20, 2000 if side == 32 else 400, side), [f"class {i}" for i in range(20)]
+    )
+    page = matrix._repr_html_()
+    assert 0 < page.count("<img") <= 60
+    assert sum(len(text) for found in matrix.pictures.values() for _, text in found) < 150_000
+
+
+def test_confusion_refuses_what_does_not_fit():
+    x, y, predicted = confused()
+    with pytest.raises(ValueError, match="n predicted labels"):
+        plots.confusion(x, y, predicted[:-1], ["a", "b", "c"])
+    with pytest.raises(ValueError, match="n predicted labels"):
+        plots.confusion(x[:0], y[:0], predicted[:0], ["a", "b", "c"])
+    with pytest.raises(ValueError, match="With 2 class names"):
+        plots.confusion(x, y, predicted, ["a", "b"])
+
+
+def test_confusion_without_errors_has_no_pictures():
+    x, y, _ = confused()
+    matrix = plots.confusion(x, y, y, ["a", "b", "c"])
+    assert not matrix.pictures
+    assert "<details" not in matrix._repr_html_()

@@ -6,7 +6,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
+from tlhelpers._confusion import Confusion, confusion
 from tlhelpers.evaluation import t_interval
+
+__all__ = ["METHODS", "Confusion", "compare", "confusion", "images", "style"]
 
 # One colour and one marker a method, in every chapter. The colours are those of Okabe and Ito (2008), which
 # readers with a colour-vision deficiency can tell apart; the markers serve greyscale print.

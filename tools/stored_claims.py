@@ -4,9 +4,13 @@ Standard library only: the website's small environment and the tests use it too.
 """
 
 import json
+import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import notebook_code
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = Path("benchmarks") / "results" / "runs.json"
@@ -93,10 +97,90 @@ def read_runs(root: Path = ROOT) -> dict[str, dict[str, dict[str, Any]]]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
+def read_results(root: Path = ROOT) -> dict[str, dict[str, Any]]:
+    """Return everything under ``benchmarks/results/`` by name: measurements of chapters, and benchmarks."""
+    paths = sorted((root / RUNS).parent.glob("*.json"))
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}
+
+
 def read_benchmarks(root: Path = ROOT) -> dict[str, dict[str, Any]]:
     """Return the results of the benchmarks by name: those files that hold a ``table``."""
-    found = {p.stem: json.loads(p.read_text(encoding="utf-8")) for p in (root / RUNS).parent.glob("*.json")}
-    return {name: content for name, content in sorted(found.items()) if "table" in content}
+    return {name: content for name, content in read_results(root).items() if "table" in content}
+
+
+def made_by(content: dict[str, Any], root: Path = ROOT) -> str:
+    """Return in words which script made a benchmark's result, and whether its code has changed since."""
+    changed = notebook_code.code_hash(root / content["script"], root) != content["code"]
+    return f"Made by {content['script']}" + ("; the code has changed since" if changed else "")
+
+
+def quantity(results: dict[str, dict[str, Any]], file: str, key: str) -> list[float]:
+    """Return a measured quantity, one number a seed.
+
+    Args:
+        results: From `read_results`.
+        file: Name of the result: measurements of a chapter, or a benchmark with ``values``.
+        key: Name of the quantity.
+
+    Raises:
+        ValueError: there is no such file, or it has no such quantity for each seed.
+    """
+    if file not in results:
+        raise ValueError(f"There is no result {file!r} in {RUNS.parent}.")
+    content = results[file]
+    if "records" in content:
+        seeds = [record["values"].get(key) for record in content["records"].values()]
+    else:
+        seeds = [content.get("values", {}).get(key)]
+    if not seeds or not all(isinstance(value, int | float) for value in seeds):
+        raise ValueError(f"The result {file!r} has no number {key!r}, or not one for each seed.")
+    return seeds
+
+
+def t_quantile(df: int, level: float = 0.95) -> float:
+    """Return the two-sided quantile of Student's t distribution: |t| stays below it with probability `level`.
+
+    For whole degrees of freedom the distribution is a finite sum (Abramowitz and Stegun, 26.7.3 and 26.7.4).
+    The website's environment has no SciPy.
+    """
+
+    def inside(angle: float) -> float:
+        """The probability of |t| < tan(angle) * sqrt(df)."""
+        odd = df % 2
+        term, total = (math.cos(angle) if odd else 1.0), 0.0
+        for k in range(2 + odd, df + 1, 2):
+            total += term
+            term *= (k - 1) / k * math.cos(angle) ** 2
+        return (angle + math.sin(angle) * total) * 2 / math.pi if odd else math.sin(angle) * total
+
+    low, high = 0.0, math.pi / 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if inside(middle) < level else (low, middle)
+    return math.tan(low) * math.sqrt(df)
+
+
+def t_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return mean, lower and upper end of the 95 % t interval; a single value is all three."""
+    n, mean = len(values), math.fsum(values) / len(values)
+    if n == 1:
+        return mean, mean, mean
+    spread = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
+    half = t_quantile(n - 1) * spread / math.sqrt(n)
+    return mean, mean - half, mean + half
+
+
+def with_interval(values: Sequence[float], unit: str) -> str:
+    """Return a quantity as a table shows it: ``83.9 % (82.8 to 84.9)``, or the number alone.
+
+    Args:
+        values: One number a seed.
+        unit: ``"%"`` for shares, ``"pp"`` for differences of shares, or any other word, or ``""``.
+    """
+    factor, digits, word = {"%": (100, ".1f", "%"), "pp": (100, ".1f", "points")}.get(unit, (1, ".3g", unit))
+    mean, low, high = (f"{factor * value:{digits}}" for value in t_interval(values))
+    text = f"{mean} {word}".strip()
+    return f"{text} ({low} to {high})" if len(values) > 1 else text
 
 
 def measured(content: dict[str, Any], path: str, form: str = "") -> str:

@@ -11,6 +11,7 @@ Directives:
     ``{benchmark} growth`` prints the table of a benchmark, and says on what machine and code it was made.
     ``{claims}`` prints all claims, each with the sentence that uses it.
     ``{benchmarks}`` prints all benchmarks, with their machine and date.
+    ``{explorer}`` and ``{results}`` stand in ``components``.
 
 A name that no notebook recorded is a warning, and so an error in a strict build. While a text is written
 before its notebook is, ``COURSE_DRAFT=1`` turns these into visible question marks.
@@ -32,7 +33,6 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tools")]  # the package, for the API pages; and the reader of notebooks
 
-import notebook_code  # noqa: E402
 import stored_claims  # noqa: E402
 
 logger = logging.getLogger(__name__)
@@ -186,9 +186,7 @@ class BenchmarkDirective(SphinxDirective):
         chosen = ("keras", "tensorflow", "tensorflow-cpu", "onnxruntime")
         software = ", ".join(f"{package} {versions[package]}" for package in chosen if package in versions)
         text = f"{machine['date']}, {machine['cores']} cores of {machine['cpu']}; {software}. "
-        text += f"Made by {content['script']}"
-        if notebook_code.code_hash(ROOT / content["script"], ROOT) != content["code"]:
-            text += "; the code has changed since"
+        text += stored_claims.made_by(content)
         table = RuntimesDirective.table(content["table"]["columns"], content["table"]["rows"])
         return [table, nodes.paragraph("", "", nodes.emphasis(text + ".", text + "."))]
 
@@ -269,6 +267,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     # `keras.Model | None` in a signature: autodoc's stand-ins for packages that are not installed lack `|`.
     _MockObject.__or__ = lambda self, other: Union[self, other]  # noqa: UP007
     _MockObject.__ror__ = lambda self, other: Union[other, self]  # noqa: UP007
+    app.setup_extension("components")
     app.connect("builder-inited", read)
     app.add_role("claim", ClaimRole())
     app.add_role("runtime", RuntimeRole())

@@ -24,6 +24,8 @@
   });
   window.addEventListener("load", () => {
     reachable();
+    // A screen reader says what a quiz answers.
+    document.querySelectorAll(".Quiz .Feedback").forEach((text) => text.setAttribute("aria-live", "polite"));
     window.MathJax?.startup?.promise?.then(reachable);
   });
   window.addEventListener("resize", reachable);

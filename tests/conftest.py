@@ -1,4 +1,4 @@
-"""Shared by all tests: whether real CIFAR-10 can be had, one smoke run of each chapter, and the built website."""
+"""Shared by all tests: whether CIFAR-10 can be had, one smoke run of each chapter, the built website."""
 
 import os
 import re

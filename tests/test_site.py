@@ -33,8 +33,8 @@ GENERATED = ["genindex", "prf-prf", "py-modindex", "search"]
 KINDS = ["book/index", "book/formulation", "notebooks/01_first_result", "book/api", "search"]
 CHAPTER = "notebooks/01_first_result"
 TERMS = {"linear probe": "book/glossary", "BatchNorm": "notebooks/03_model_based"}
-# For axe, which would take minutes, alike things are there once: an API section has three entries, a colour of
-# code stands in one place a page, and formulas are empty, since MathJax answers for its own output.
+# For axe, which would take minutes, alike things are there once: an API section has three entries, a colour
+# of code stands in one place a page, and formulas are empty, since MathJax answers for its own output.
 THIN_OUT = """() => {
   const seen = new Set();
   document.querySelectorAll('mjx-container').forEach((formula) => formula.replaceChildren());
@@ -51,9 +51,9 @@ FACTS = """() => ({
   unset: [...document.querySelectorAll('.math')]
     .filter((m) => m.textContent.trim() && !m.querySelector('mjx-container'))
     .map((m) => m.textContent.trim().slice(0, 60)),
-  broken: [...document.querySelectorAll('mjx-merror, [data-mjx-error]')].map((m) => m.textContent.slice(0, 60)),
+  broken: [...document.querySelectorAll('mjx-merror, [data-mjx-error]')].map((m) => m.textContent),
   images: document.images.length,
-  missing: [...document.images].filter((i) => !(i.complete && i.naturalWidth > 0)).map((i) => i.src.slice(0, 80)),
+  missing: [...document.images].filter((i) => !(i.complete && i.naturalWidth > 0)).map((i) => i.src),
   previous: document.querySelector('.prev-next-footer a.left-prev')?.href,
   next: document.querySelector('.prev-next-footer a.right-next')?.href,
 })"""
@@ -279,7 +279,7 @@ def test_site_is_light(site: Path) -> None:
 
 
 def test_first_page_is_quick(site: Path, browser: Browser) -> None:
-    """From disk, the first page is parsed and painted within a second (the best of five: machines are busy)."""
+    """From disk, the first page is parsed and painted within a second (best of five: machines are busy)."""
     seconds: list[float] = []
     while len(seconds) < 5 and min(seconds, default=9.0) >= MAX_FIRST_PAGE_SECONDS:
         reader = context(browser)
@@ -390,7 +390,7 @@ def test_search_from_disk(term: str, site: Path, browser: Browser) -> None:
 
 
 def test_over_http(address: str, browser: Browser) -> None:
-    """Served by a web server, a page of each kind is as quiet; the search shows excerpts, live code is offered."""
+    """From a web server a page of each kind is as quiet; the search has excerpts, live code is offered."""
     reader = context(browser)
     for name in KINDS:
         page = reader.new_page()
@@ -452,7 +452,7 @@ def test_the_check_of_links_works(link: str, is_good: bool) -> None:
 
 @pytest.mark.usefixtures("browser")
 def test_a_chapter_prints(site: Path, tmp_path: Path) -> None:
-    """A chapter's PDF is tagged, has its solutions and formulas, and its links name no folder of this machine."""
+    """A chapter's PDF is tagged and whole, solutions included; its links name no folder of this machine."""
     executable = print_pdf.find_browser()
     assert executable
     order = print_pdf.toc_files()
@@ -487,7 +487,7 @@ def test_a_chapter_prints(site: Path, tmp_path: Path) -> None:
 
 
 def test_print_is_light(site: Path, browser: Browser) -> None:
-    """Paper is white for a reader of dark pages, folded solutions are open on it, and the screen is as before."""
+    """Paper is white for a reader of dark pages, and solutions are open; then the screen is as before."""
     reader = context(browser, "dark")
     page = reader.new_page()
     page.goto((site / f"{CHAPTER}.html").as_uri())

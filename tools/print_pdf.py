@@ -2,9 +2,9 @@
 
     python tools/print_pdf.py            # after `make book`; `make pdf` does both
 
-A Chromium that is installed here prints the pages as its own "Save as PDF" does. Links between pages then lead
-from file to file, and inside the joined file from page to page. The joined file has bookmarks but no tags:
-for a screen reader take the single files.
+A Chromium that is installed here prints the pages as its own "Save as PDF" does. Links between pages then
+lead from file to file, and inside the joined file from page to page. The joined file has bookmarks but no
+tags: for a screen reader take the single files.
 """
 
 import argparse
@@ -64,7 +64,7 @@ def print_page(browser: str, page: Path, target: Path) -> None:
     with tempfile.TemporaryDirectory() as profile:  # its own profile: an open browser window does not matter
         command = [browser, "--headless", "--disable-gpu", *as_root(), f"--user-data-dir={profile}"]
         command += ["--no-pdf-header-footer", "--export-tagged-pdf", "--generate-pdf-document-outline"]
-        # Virtual time runs on while the page has something to do, so formulas are set before the page is printed.
+        # Virtual time runs while the page has something to do: formulas are set before it is printed.
         command += ["--virtual-time-budget=30000", f"--print-to-pdf={target}", page.as_uri()]
         done = subprocess.run(
             command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=180, check=False
@@ -83,7 +83,7 @@ def linked_page(annotation: DictionaryObject, site: Path) -> str | None:
 
 
 def relink(pdf: Path, site: Path, names: list[str]) -> None:
-    """Make a printed page's links lead to the other pages' PDFs beside it; no folder of this machine stays."""
+    """Make a printed page's links lead to the PDFs beside it; no folder of this machine stays in it."""
     writer = PdfWriter(clone_from=pdf)
     for sheet in writer.pages:
         for reference in sheet.get("/Annots", []):
@@ -103,15 +103,16 @@ def join(pdfs: dict[str, Path], target: Path) -> None:
     for pdf in pdfs.values():
         first[pdf.name] = len(writer.pages)
         reader = PdfReader(pdf)
-        writer.append(reader, outline_item=(reader.metadata or {}).get("/Title", pdf.stem).split(" — ")[0])
+        title = reader.metadata.title if reader.metadata else None
+        writer.append(reader, outline_item=(title or pdf.stem).split(" — ")[0])
     for number, sheet in enumerate(writer.pages):
         for reference in list(sheet.get("/Annots", [])):
             annotation = reference.get_object()
             wanted = first.get(str(annotation.get("/A", {}).get("/URI", "")))
             if wanted is not None:
+                box = tuple(annotation["/Rect"])
                 writer.add_annotation(
-                    number,
-                    Link(rect=tuple(annotation["/Rect"]), target_page_index=wanted, fit=Fit.fit_horizontally()),
+                    number, Link(rect=box, target_page_index=wanted, fit=Fit.fit_horizontally())
                 )
                 del annotation[NameObject("/A")]
     writer.compress_identical_objects()

@@ -14,12 +14,14 @@ GRADE_ARGS ?=
 FIND_PYTHON = python=$$(PYTHON="$(PYTHON)" sh tools/find_python.sh)
 SITE = _build/html/index.html
 
-.PHONY: help book serve test env notebooks assignments grade lock repo-url clean
+.PHONY: help book serve pdf links test env notebooks assignments grade lock repo-url clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make book                      build the website from the stored outputs (small environment, no TensorFlow)"
 	@echo "make serve                     build it and serve it on localhost"
+	@echo "make pdf                       build it and print each chapter, and all in one file, to _build/pdf (Chromium)"
+	@echo "make links                     build it and list its external links in book/links.txt; nothing is fetched"
 	@echo "make test                      everything that CI runs; extra options: PYTEST_ARGS='-k data -x'"
 	@echo "make env                       only make the environment $(VENV) from the lock"
 	@echo "make notebooks PROFILE=laptop  re-run the chapters and store their outputs; profiles: smoke, laptop, gpu"
@@ -40,6 +42,12 @@ book:
 serve: book
 	@echo "Serving the book on http://localhost:$(PORT) (stop with Ctrl-C; another port: make serve PORT=8080)"
 	@"$(BOOK_VENV)/bin/python" -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
+
+pdf: book
+	@"$(BOOK_VENV)/bin/python" tools/print_pdf.py
+
+links: book
+	@"$(BOOK_VENV)/bin/python" tools/links.py
 
 env:
 	@$(FIND_PYTHON) && "$$python" tools/make_env.py --dir "$(VENV)" --lock py --editable

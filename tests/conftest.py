@@ -1,13 +1,29 @@
-"""Shared by all tests: whether real CIFAR-10 can be had, and one smoke run of each chapter."""
+"""Shared by all tests: whether CIFAR-10 can be had, one smoke run of each chapter, the built website."""
 
 import os
+import re
+import shutil
+import subprocess
+import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import run_notebooks
+from notebook_code import ROOT
+
+BOOK_NEEDS = (
+    "_config.yml",
+    "_toc.yml",
+    "CONTRIBUTING.md",
+    "book",
+    "notebooks",
+    "tlhelpers",
+    "tools",
+    "benchmarks",
+)
 
 
 def cifar10_source() -> str | None:
@@ -52,3 +68,30 @@ def smoke_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], run_n
         return result
 
     return run
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The built website, once a session. It is built from a copy: the checkout is left alone."""
+    copy = tmp_path_factory.mktemp("book")
+    for name in BOOK_NEEDS:
+        if (ROOT / name).is_dir():
+            shutil.copytree(
+                ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
+            )
+        elif (ROOT / name).exists():
+            shutil.copy(ROOT / name, copy / name)
+    env = {k: v for k, v in os.environ.items() if k not in ("COURSE_DRAFT", "PYTHONPATH")}
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
+    command += ["build", ".", "-W", "-n", "--keep-going", "--quiet"]
+    done = subprocess.run(
+        command, cwd=copy, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+    if done.returncode:
+        text = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)
+        found = [
+            line.replace(f"{copy}/", "") for line in text.splitlines() if "WARNING" in line or "ERROR" in line
+        ]
+        pytest.fail("The book does not build:\n" + ("\n".join(found[:60]) or text[-4000:]), pytrace=False)
+    yield copy / "_build" / "html"
+    shutil.rmtree(copy, ignore_errors=True)

@@ -3,14 +3,12 @@
 import html as htmllib
 import importlib.util
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
 import types
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -21,26 +19,9 @@ import yaml
 import repo_url
 import run_notebooks
 import stored_claims
+from links import site_pages
 from notebook_code import ROOT
-
-NEEDED = (
-    "_config.yml",
-    "_toc.yml",
-    "CONTRIBUTING.md",
-    "book",
-    "notebooks",
-    "tlhelpers",
-    "tools",
-    "benchmarks",
-)
-# Templates of the theme's scripts, not pages.
-NOT_PAGES = ("_static",)
-
-
-def toc_files() -> list[str]:
-    """Return the pages that the table of contents names."""
-    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    return [toc["root"], *(c["file"] for part in toc["parts"] for c in part["chapters"])]
+from print_pdf import toc_files
 
 
 class Images(HTMLParser):
@@ -54,38 +35,6 @@ class Images(HTMLParser):
         """Keep what an ``img`` says of itself."""
         if tag == "img":
             self.images.append(dict(attrs))
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The built website. It is built from a copy: the checkout is left alone."""
-    copy = tmp_path_factory.mktemp("book")
-    for name in NEEDED:
-        if (ROOT / name).is_dir():
-            shutil.copytree(
-                ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
-            )
-        elif (ROOT / name).exists():
-            shutil.copy(ROOT / name, copy / name)
-    env = {k: v for k, v in os.environ.items() if k not in ("COURSE_DRAFT", "PYTHONPATH")}
-    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
-    command += ["build", ".", "-W", "-n", "--keep-going", "--quiet"]
-    done = subprocess.run(
-        command, cwd=copy, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL
-    )
-    if done.returncode:
-        text = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)
-        found = [
-            line.replace(f"{copy}/", "") for line in text.splitlines() if "WARNING" in line or "ERROR" in line
-        ]
-        pytest.fail("The book does not build:\n" + ("\n".join(found[:60]) or text[-4000:]), pytrace=False)
-    yield copy / "_build" / "html"
-    shutil.rmtree(copy, ignore_errors=True)
-
-
-def pages(site: Path) -> list[Path]:
-    """Return the site's pages."""
-    return [p for p in sorted(site.rglob("*.html")) if p.relative_to(site).parts[0] not in NOT_PAGES]
 
 
 @pytest.mark.slow
@@ -121,7 +70,7 @@ def test_every_image_has_alt_text(site: Path) -> None:
     """A page can be followed without seeing its pictures."""
     seen = 0
     missing = []
-    for page in pages(site):
+    for page in site_pages(site):
         parser = Images()
         parser.feed(page.read_text(encoding="utf-8"))
         for image in parser.images:
@@ -141,7 +90,7 @@ def test_formulas_need_no_network(site: Path) -> None:
     mathjax = site / "_static" / "mathjax"
     assert (mathjax / "tex-mml-chtml.js").is_file()
     assert list((mathjax / "output" / "chtml" / "fonts" / "woff-v2").glob("*.woff"))
-    with_maths = [p for p in pages(site) if 'class="math' in p.read_text(encoding="utf-8")]
+    with_maths = [p for p in site_pages(site) if 'class="math' in p.read_text(encoding="utf-8")]
     assert with_maths
     for page in with_maths:
         html = page.read_text(encoding="utf-8")
@@ -153,7 +102,7 @@ def test_formulas_need_no_network(site: Path) -> None:
 @pytest.mark.slow
 def test_numbers_are_filled_in(site: Path) -> None:
     """No question marks stand where a recorded number belongs."""
-    for page in pages(site):
+    for page in site_pages(site):
         assert not re.search(r'class="(?:claim|runtime)">\?\?', page.read_text(encoding="utf-8")), page.name
 
 
@@ -174,7 +123,7 @@ def meta(html: str, key: str, value: str) -> list[str]:
 def test_every_page_describes_itself(site: Path) -> None:
     """Each page has one description of 50 to 200 characters that no other page has."""
     seen: dict[str, str] = {}
-    for page in pages(site):
+    for page in site_pages(site):
         html = page.read_text(encoding="utf-8")
         if 'http-equiv="Refresh"' in html:
             continue  # leads to the welcome page

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 from pypdf import PdfReader
 
 import links
@@ -87,10 +87,15 @@ def context(browser: Browser, theme: str = "light", **options: Any) -> BrowserCo
     return new
 
 
+def shown(line: ConsoleMessage) -> str:
+    """Return what stands in the console, and where it comes from."""
+    return f"{line.text} ({line.location['url']})"
+
+
 def watch(page: Page, visit: Visit) -> None:
     """Note errors and requests of a page."""
     page.on("pageerror", lambda error: visit.errors.append(str(error)))
-    page.on("console", lambda line: visit.errors.append(line.text) if line.type == "error" else None)
+    page.on("console", lambda line: visit.errors.append(shown(line)) if line.type == "error" else None)
     page.on("request", lambda request: visit.requests.append(request.url))
     page.on("requestfailed", lambda request: visit.failed.append(request.url))
 
@@ -125,10 +130,11 @@ def visit_pages(site: Path, names: list[str]) -> dict[str, Visit]:
             page.goto((site / f"{name}.html").as_uri())
             settle(page)
             visit.facts = page.evaluate(FACTS)
-            page.set_viewport_size(NARROW)
-            visit.widths = page.evaluate(WIDTHS)
-            page.set_viewport_size(WIDE)
             visit.violations = violations(page)
+            page.set_viewport_size(NARROW)  # the page is loaded anew: axe left it without formulas
+            page.reload()
+            settle(page)
+            visit.widths = page.evaluate(WIDTHS)
             page.close()
         browser.close()
     return visits

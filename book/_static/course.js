@@ -5,10 +5,9 @@
   // From disk a page cannot read another one: the results of a search come without excerpts, and without errors.
   if (offline) DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
 
-  const scrollable = "div.highlight pre, div.cell_output, div.math, table.docutils, div.cell_output table, "
-    + ".pst-scrollable-table-container, mjx-container[display='true']";
+  const scrollable = "div.math, mjx-container[display='true'], table.docutils, div.cell_output";
 
-  /* What scrolls sideways can be reached, and so scrolled, with the keyboard. */
+  /* What scrolls sideways can be reached, and so scrolled, with the keyboard. The theme does it for code. */
   const reachable = () => document.querySelectorAll(scrollable).forEach((box) => {
     if (box.scrollWidth > box.clientWidth + 1) box.tabIndex = 0;
     else if (box.tabIndex === 0) box.removeAttribute("tabindex");

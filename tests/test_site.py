@@ -28,6 +28,7 @@ pytestmark = pytest.mark.slow
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 MAX_CHAPTER_BYTES, MAX_SITE_BYTES = 1_500_000, 60_000_000
 MAX_FIRST_PAGE_SECONDS = 1.0
+SHARED = ("_static", "searchindex.js")
 GENERATED = ["genindex", "prf-prf", "py-modindex", "search"]
 # One page of each kind is also looked at with dark colours and over http.
 KINDS = ["book/index", "book/formulation", "notebooks/01_first_result", "book/api", "search"]
@@ -270,7 +271,7 @@ def test_chapters_are_light(site: Path, visits: dict[str, Visit]) -> None:
     heavy = {}
     for name in print_pdf.toc_files():
         loaded = {Path(unquote(urlsplit(r).path)) for r in visits[name].requests if r.startswith("file:")}
-        own = [p for p in loaded if p.relative_to(site).parts[0] not in ("_static", "searchindex.js")]
+        own = [p for p in loaded if p.is_file() and p.relative_to(site).parts[0] not in SHARED]
         assert site / f"{name}.html" in own, name
         size = sum(p.stat().st_size for p in own)
         if size > MAX_CHAPTER_BYTES:

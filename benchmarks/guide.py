@@ -1,7 +1,7 @@
 """This package against the usual recipe, in which the frozen backbone runs again in every epoch.
 
     python benchmarks/guide.py [--folder PATH] [--size 224] [--epochs 20] [--name flowers]
-    python benchmarks/guide.py --folder cifar10 --n-train 2000 --size 96 --name cifar10_2000
+    python benchmarks/guide.py --folder cifar10 --n-train 2000 --n-val 500 --size 96 --name cifar10_2000
 
 The recipe is that of the Keras guide on transfer learning: flips and rotations as layers, a frozen
 backbone, pooling, dropout of 0.2 and one Dense layer, Adam with its usual rate, 20 epochs. Ours: features
@@ -97,6 +97,7 @@ def main() -> None:
     parser.add_argument("--folder", default="flowers12", help="a folder of class folders, or a named set")
     parser.add_argument("--name", default="flowers", help="of the result")
     parser.add_argument("--n-train", type=int)
+    parser.add_argument("--n-val", type=int)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument(
@@ -104,7 +105,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     start = time.perf_counter()
-    ds = data.load(args.folder, n_train=args.n_train)
+    ds = data.load(args.folder, n_train=args.n_train, n_val=args.n_val)
     reading = time.perf_counter() - start
     print(ds)
     cold = [ours(ds, args.size, cold=True) for _ in range(args.rounds // 2)]

@@ -344,6 +344,102 @@ def test_quizzes_answer(site: Path, browser: Browser) -> None:
     reader.close()
 
 
+def component_pages(site: Path, kind: str) -> list[str]:
+    """Return the pages that show a component of this class."""
+    return [p.as_uri() for p in links.site_pages(site) if f'class="{kind}' in p.read_text(encoding="utf-8")]
+
+
+def test_explorers(site: Path, browser: Browser) -> None:
+    """By keyboard and by pointing, an explorer says other numbers; the table holds them all."""
+    pages = component_pages(site, "tl-explorer")
+    assert len(pages) >= 3
+    reader = context(browser)
+    page = reader.new_page()
+    page.set_viewport_size(NARROW)
+    for address in pages:
+        page.goto(address)
+        for explorer in page.locator(".tl-explorer").all():
+            value, table = explorer.locator(".tl-value"), explorer.locator("table")
+            assert not table.is_visible()
+            first = value.inner_text()
+            explorer.locator("input").first.press("ArrowRight")
+            second = value.inner_text()
+            assert second != first
+            explorer.locator(".tl-figure [data-at='0']").first.dispatch_event("click")
+            assert value.inner_text() == first
+            explorer.locator("summary").press("Enter")
+            assert table.is_visible()
+            rows = table.locator("tbody tr").all_inner_texts()
+            assert any(all(n in row for n in second.split(": ")[2:3]) for row in rows)
+    reader.close()
+
+
+def test_results_tables(site: Path, browser: Browser) -> None:
+    """A filter leaves fewer rows and says how many; a column sorts in both directions, numbers by size."""
+    pages = component_pages(site, "tl-results")
+    assert pages
+    reader = context(browser)
+    page = reader.new_page()
+    for address in pages:
+        page.goto(address)
+        for table in page.locator(".tl-results").all():
+            rows = table.locator("tbody tr")
+            total = rows.count()
+            assert table.locator(".tl-count").inner_text() == f"{total} of {total} rows"
+            table.locator("select").first.select_option(index=1)
+            left = table.locator("tbody tr:visible").count()
+            assert 0 < left < total
+            assert table.locator(".tl-count").inner_text() == f"{left} of {total} rows"
+            head = table.locator("thead th:has(button)", has_text="accuracy").first
+            column = head.evaluate("(cell) => cell.cellIndex")
+            for _ in range(2):
+                head.locator("button").press("Enter")
+                found = rows.evaluate_all(
+                    f"rows => rows.map((r) => Number(r.cells[{column}].dataset.number))"
+                )
+                descending = head.get_attribute("aria-sort") == "descending"
+                assert found == sorted(found, reverse=descending)
+            assert head.get_attribute("aria-sort") == "ascending"  # the second time the other way
+    reader.close()
+
+
+def test_confusion_matrices(site: Path, browser: Browser) -> None:
+    """A framed number shows its pictures, each with words, and hides them again."""
+    pages = component_pages(site, "tl-confusion")
+    assert pages
+    reader = context(browser)
+    page = reader.new_page()
+    for address in pages:
+        page.goto(address)
+        for matrix in page.locator(".tl-confusion").all():
+            assert matrix.locator("img:visible").count() == 0
+            buttons = matrix.locator("td button").all()
+            assert len(buttons) > 3
+            for button in buttons[:2]:
+                button.press("Enter")
+                assert button.get_attribute("aria-expanded") == "true"
+                shown = matrix.locator("img:visible").all()
+                assert shown
+                assert all(len(picture.get_attribute("alt") or "") > 10 for picture in shown)
+            button.press("Enter")
+            assert matrix.locator("img:visible").count() == 0
+    reader.close()
+
+
+def test_components_without_scripts(site: Path, browser: Browser) -> None:
+    """Where no script runs, every table of a component stands open, and no dead button is shown."""
+    kinds = ("tl-explorer", "tl-results", "tl-confusion")
+    reader = context(browser, java_script_enabled=False)
+    page = reader.new_page()
+    for kind in kinds:
+        address = component_pages(site, kind)[0]
+        page.goto(address)
+        part = page.locator(f".{kind}").first
+        assert part.locator("table").first.is_visible(), kind
+        assert part.locator("button:visible, input:visible, select:visible").count() == 0, kind
+    reader.close()
+
+
 def test_solutions_fold(site: Path, browser: Browser) -> None:
     """A solution is hidden until it is asked for, and can be hidden again."""
     reader = context(browser)

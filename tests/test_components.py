@@ -125,8 +125,8 @@ def test_explorer_is_a_table_without_a_script(build) -> None:
     assert rows(page)[0] == ["images a class", "linear probe"]
     for row, (key, values) in zip(rows(page)[1:], ACCURACIES.items(), strict=True):
         assert row == [key.removeprefix("probe_"), stored_claims.with_interval(values, "%")]
-    assert "over 3 seeds, measured until 2026-01-03" in page
-    component = page[page.index('<div class="tl-component') : page.index("measured until")]
+    assert "over 3 seeds, last measured on 2026-01-03" in page
+    component = page[page.index('<div class="tl-component') : page.index("last measured")]
     assert "http" not in component
 
 

@@ -119,7 +119,7 @@ class Component(SphinxDirective):
             return f"{stored_claims.made_by(content)}."
         records = content["records"]
         last = max(record["date"] for record in records.values())
-        return f"Mean and 95 % interval over {len(records)} seeds, measured until {last}."
+        return f"Mean and 95 % interval over {len(records)} seeds, last measured on {last}."
 
 
 class Explorer(Component):

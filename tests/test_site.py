@@ -48,6 +48,10 @@ THIN_OUT = """() => {
 }"""
 # `preload` fetches style sheets, which a page from disk may not.
 AXE = "axe.run(document, {resultTypes: ['violations'], preload: false})"
+# A dark page fades in from light colours: axe judges what stays, not a moment on the way.
+TRANSITIONS = """() => Promise.allSettled(
+  document.getAnimations().filter((a) => a instanceof CSSTransition).map((a) => a.finished)
+).then(() => null)"""
 FACTS = """() => ({
   formulas: [...document.querySelectorAll('.math')].filter((m) => m.textContent.trim()).length,
   unset: [...document.querySelectorAll('.math')]
@@ -110,6 +114,7 @@ def settle(page: Page) -> None:
 def violations(page: Page) -> list[str]:
     """Return what axe calls serious or critical. The page is not whole afterwards."""
     page.evaluate(THIN_OUT)
+    page.evaluate(TRANSITIONS)
     page.evaluate(AXE_SCRIPT)
     return [
         f"{v['id']} ({v['impact']}): {node['html'][:200]}"

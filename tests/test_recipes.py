@@ -187,7 +187,7 @@ def test_layers_open_when_the_recipe_says():
 
 
 def test_l2_sp_of_zero_is_plain_fine_tuning_and_a_large_one_is_the_linear_probe():
-    """The pull's step, rate x strength, is below 1, so that it contracts. Tolerance: 2 % of a plain move."""
+    """The pull's step, rate x strength, is below 1, so that it contracts. Tolerance: 5 % of the probe's move."""
     ds = make_dataset()
     recipe = Recipe(30, 0.01, 24, warmup=0, cosine=False, optimizer="sgd")
     plain, zero, held, probe = classifier(), classifier(), classifier(), classifier()
@@ -212,7 +212,7 @@ def test_l2_sp_of_zero_is_plain_fine_tuning_and_a_large_one_is_the_linear_probe(
     assert len(head) == 2
     for path in head:
         moved_by_probe = rms(after["probe"][path] - start[path])
-        assert rms(after["held"][path] - after["probe"][path]) < 0.02 * moved_by_probe
+        assert rms(after["held"][path] - after["probe"][path]) < 0.05 * moved_by_probe
     x = data.resize(ds.x_train, 8)
     np.testing.assert_allclose(held.predict(x, verbose=0), probe.predict(x, verbose=0), atol=0.02)
 

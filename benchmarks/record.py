@@ -63,13 +63,13 @@ def main() -> None:
         probe = transfer.linear_probe(f_train, ds.y_train[:N_HEAD], f_val, ds.y_val)
         model = transfer.build_classifier(backbone, ds.n_classes, head=probe.to_keras(), dropout=0.2)
         lap("head")
-        transfer.freeze(backbone, ("stem", *(f"block{i}" for i in range(1, args.frozen + 1))))
+        transfer.freeze(backbone, up_to=f"block{args.frozen}")
         mirror = np.random.default_rng(0).random(len(ds.x_train)) < 0.5
         x_train = np.where(mirror[:, None, None, None], ds.x_train[:, :, ::-1], ds.x_train)
         unwatched = replace(ds, x_train=x_train, x_val=ds.x_val[:0], y_val=ds.y_val[:0])
         top, activations = transfer.cached_trunk(model, backbone, unwatched)
         lap("trunk")
-        transfer.fine_tune(top, activations, args.epochs, args.rate, args.batch)
+        transfer.fine_tune(top, activations, transfer.Recipe(args.epochs, args.rate, args.batch))
         lap("fine-tuning")
         kernel, bias = model.get_layer("head").get_weights()
         if args.trial:

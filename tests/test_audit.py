@@ -293,7 +293,9 @@ def test_fine_tuning_as_the_course_does_it_passes(networks, capsys):
     net = networks("efficientnet_lite0")
     transfer.freeze(net.backbone, ("stem", *(f"block{k}" for k in range(1, 7))))
     callback = audit.Callback(DS, base="fine-tuned", on_finding="raise")
-    transfer.fine_tune(net.model, DS, epochs=1, learning_rate=1e-3, batch_size=4, callbacks=[callback])
+    transfer.fine_tune(
+        net.model, DS, transfer.Recipe(epochs=1, learning_rate=1e-3, batch_size=4), callbacks=[callback]
+    )
     assert callback.report.ok
     assert 0 < len(callback.report.parts[0].moved) < callback.report.parts[0].tensors
     report = audit.check(net.model, DS)

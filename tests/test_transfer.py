@@ -10,47 +10,9 @@ from keras import ops
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
+from tiny import SIZE, images, make_backbone, make_dataset, moved, weights
 from tlhelpers import backbones, data, features, transfer
 from tlhelpers.backbones import Backbone
-
-SIZE = 8
-
-
-def make_backbone() -> Backbone:
-    """A backbone with batch normalisation, as pretrained ones have."""
-    keras.utils.set_random_seed(0)
-    inputs = keras.Input((SIZE, SIZE, 3), name="image")
-    x = keras.layers.Rescaling(1 / 128, -127 / 128, name="preprocess")(inputs)
-    for block in ("block1", "block2"):
-        x = keras.layers.Conv2D(4, 3, strides=2, padding="same", name=f"{block}_conv")(x)
-        x = keras.layers.BatchNormalization(momentum=0.5, name=f"{block}_bn")(x)
-        x = keras.layers.ReLU(name=f"{block}_relu")(x)
-    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
-    return Backbone("tiny", SIZE, keras.Model(inputs, x, name="tiny"), "random")
-
-
-def images(n: int, size: int = SIZE) -> np.ndarray:
-    return np.random.default_rng(n).integers(0, 256, (n, size, size, 3), dtype=np.uint8)
-
-
-def make_dataset(size: int = SIZE) -> data.Dataset:
-    """24 training and 6 validation images. There are no test images: nothing that trains may look at them."""
-    y = np.arange(24) % 3
-    return data.Dataset(
-        images(24, size), y, images(6, size), np.arange(6) % 3, None, None, ("a", "b", "c"), "noise"
-    )
-
-
-def weights(model: keras.Model, part: str = "") -> dict[str, np.ndarray]:
-    """Copies of the weights whose path holds ``part``."""
-    return {w.path: np.array(w) for w in model.weights if part in w.path}
-
-
-def moved(before: dict[str, np.ndarray], model: keras.Model) -> set[str]:
-    """The paths of the weights that are not exactly what they were."""
-    now = weights(model)
-    return {path for path, value in before.items() if not np.array_equal(value, now[path])}
-
 
 # --- The linear probe ---
 
@@ -334,7 +296,7 @@ def test_a_frozen_backbone_does_not_move_at_all():
     transfer.freeze(backbone)
     assert not backbone.model.trainable_weights
     before = weights(model)
-    transfer.fine_tune(model, make_dataset(), epochs=2, learning_rate=0.1, batch_size=8)
+    transfer.fine_tune(model, make_dataset(), transfer.Recipe(epochs=2, learning_rate=0.1, batch_size=8))
     assert moved(before, model) == set(weights(model, "head"))
     assert len(weights(model, "head")) == 2
 
@@ -344,7 +306,7 @@ def test_freezing_some_blocks_and_every_batch_normalisation():
     model = transfer.build_classifier(backbone, 3)
     transfer.freeze(backbone, blocks=("block1",))
     before = weights(model)
-    transfer.fine_tune(model, make_dataset(), epochs=2, learning_rate=0.1, batch_size=8)
+    transfer.fine_tune(model, make_dataset(), transfer.Recipe(epochs=2, learning_rate=0.1, batch_size=8))
     assert moved(before, model) == set(weights(model, "head")) | set(weights(model, "block2_conv"))
 
 
@@ -354,7 +316,7 @@ def test_statistics_of_frozen_batch_normalisation_do_not_move():
     transfer.freeze(backbone, blocks=())
     before = weights(model)
     assert sum("moving" in path for path in before) == 4
-    transfer.fine_tune(model, make_dataset(), epochs=2, learning_rate=0.1, batch_size=8)
+    transfer.fine_tune(model, make_dataset(), transfer.Recipe(epochs=2, learning_rate=0.1, batch_size=8))
     found = moved(before, model)
     assert set(weights(model, "conv")) <= found
     assert not any("_bn/" in path for path in found)
@@ -365,11 +327,11 @@ def test_fine_tuning_compiles_anew_so_that_the_present_flags_count():
     model = transfer.build_classifier(backbone, 3)
     ds = make_dataset()
     transfer.freeze(backbone)
-    transfer.fine_tune(model, ds, epochs=1, learning_rate=0.1, batch_size=8)
+    transfer.fine_tune(model, ds, transfer.Recipe(epochs=1, learning_rate=0.1, batch_size=8))
     first = model.optimizer
     transfer.freeze(backbone, blocks=())  # after the compilation
     before = weights(backbone.model, "conv")
-    transfer.fine_tune(model, ds, epochs=1, learning_rate=0.1, batch_size=8)
+    transfer.fine_tune(model, ds, transfer.Recipe(epochs=1, learning_rate=0.1, batch_size=8))
     assert moved(before, backbone.model) == set(before)
     assert model.optimizer is not first
     assert int(model.optimizer.iterations) == 3
@@ -384,7 +346,10 @@ def test_the_learning_rate_warms_up_and_ends_at_zero():
         )
     )
     history = transfer.fine_tune(
-        model, make_dataset(), epochs=4, learning_rate=0.01, batch_size=5, warmup=0.2, callbacks=[watch]
+        model,
+        make_dataset(),
+        transfer.Recipe(epochs=4, learning_rate=0.01, batch_size=5, warmup=0.2),
+        callbacks=[watch],
     )
     assert len(rates) == 20  # five steps an epoch: the last, smaller batch counts
     np.testing.assert_allclose(rates[:5], [0.002, 0.004, 0.006, 0.008, 0.01], atol=1e-7)  # linear
@@ -403,7 +368,7 @@ def test_fine_tuning_resizes_and_learns():
     ds = data.Dataset(x[:30], y[:30], x[30:], y[30:], None, None, ("dark", "bright"), "made")
     keras.utils.set_random_seed(1)
     model = transfer.build_classifier(make_backbone(), 2)
-    history = transfer.fine_tune(model, ds, epochs=8, learning_rate=0.03, batch_size=8)
+    history = transfer.fine_tune(model, ds, transfer.Recipe(epochs=8, learning_rate=0.03, batch_size=8))
     assert history.history["loss"][-1] < history.history["loss"][0]
     assert transfer.predict(model, x).tolist() == y.tolist()
 
@@ -439,7 +404,7 @@ def test_the_small_network_augments_only_while_training():
     model.set_weights(plain.get_weights())
     x = images(3)
     np.testing.assert_array_equal(model.predict(x, verbose=0), plain.predict(x, verbose=0))
-    assert isinstance(model.layers[1], keras.layers.GaussianNoise)  # in front of everything that learns
+    assert model.layers[1].name == transfer.AUGMENTATION  # in front of everything that learns
 
 
 # --- The frozen trunk, computed once ---
@@ -466,12 +431,12 @@ def test_training_above_a_cached_trunk_is_training_the_whole():
     ds = make_dataset()
     (whole, _), (model, backbone) = classifier(), classifier()
     before = weights(model)
-    options = {"epochs": 12, "learning_rate": 0.01, "batch_size": 24}  # one step an epoch: order is nothing
-    expected = transfer.fine_tune(whole, ds, **options).history
+    recipe = transfer.Recipe(12, 0.01, batch_size=24)  # one step an epoch: order is nothing
+    expected = transfer.fine_tune(whole, ds, recipe).history
     top, cached = transfer.cached_trunk(model, backbone, ds)
     assert top.input_shape == (None, None, 4, 4, 4)
     assert moved(before, model) == set()
-    found = transfer.fine_tune(top, cached, **options).history
+    found = transfer.fine_tune(top, cached, recipe).history
     for name in ("loss", "val_loss"):
         np.testing.assert_allclose(found[name], expected[name], rtol=2e-3)
     changed = {"head/kernel", "head/bias", "block2_conv/kernel", "block2_conv/bias"}
@@ -503,7 +468,7 @@ def test_what_a_cached_trunk_returns():
     np.testing.assert_allclose(
         top.predict(cached.x_val, verbose=0), model.predict(data.resize(ds.x_val, SIZE), verbose=0), atol=1e-2
     )
-    transfer.fine_tune(top, cached, epochs=1, learning_rate=0.01)
+    transfer.fine_tune(top, cached, transfer.Recipe(epochs=1, learning_rate=0.01))
     np.testing.assert_array_equal(transfer.predict(model, ds.x_val), transfer.predict(top, cached.x_val))
 
 
@@ -550,7 +515,7 @@ def test_flips_are_computed_and_drawn():
         cached.x_train[:, 1:], transfer.cached_trunk(model, backbone, mirrored)[1].x_train
     )
     assert not np.array_equal(cached.x_train[:, 0], cached.x_train[:, 1])
-    history = transfer.fine_tune(top, cached, epochs=2, learning_rate=0.01, batch_size=8)
+    history = transfer.fine_tune(top, cached, transfer.Recipe(epochs=2, learning_rate=0.01, batch_size=8))
     assert np.isfinite(history.history["val_loss"]).all()
 
 
@@ -634,7 +599,7 @@ def test_a_trunk_that_ends_in_features():
     np.testing.assert_allclose(
         top.predict(cached.x_val, verbose=0), model.predict(ds.x_val, verbose=0), atol=1e-2
     )
-    transfer.fine_tune(top, cached, epochs=1, learning_rate=0.01)
+    transfer.fine_tune(top, cached, transfer.Recipe(epochs=1, learning_rate=0.01))
 
 
 @pytest.mark.usefixtures("by_keras")

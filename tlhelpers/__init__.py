@@ -20,6 +20,7 @@ _SUBMODULES = (
     "losses",
     "plots",
     "profiles",
+    "recipes",
     "transfer",
 )
 

@@ -335,6 +335,8 @@ def check(
 class Callback(keras.callbacks.Callback):
     """Audits a model inside ``fit``: before the first step, and after the first epoch what moved.
 
+    Where a recipe opens layers later, what moved is judged when all are open.
+
     Training is not changed. `report` has the last report.
 
     Args:
@@ -369,7 +371,16 @@ class Callback(keras.callbacks.Callback):
         self._audit(None)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Checks what moved in the first epoch."""
+        """Checks what has moved, once every layer is open."""
+        last_opening = getattr(self.model.optimizer, "last_opening", 0)
+        if int(ops.convert_to_numpy(self.model.optimizer.iterations)) > last_opening:
+            self._judge()
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        """Checks what has moved, where the layers never opened."""
+        self._judge()
+
+    def _judge(self) -> None:
         if self._before:
             moved, self._before = _moved(self._before), []
             self._audit(moved)

@@ -1,6 +1,7 @@
 """Pretrained backbones behind one call: raw RGB in, pooled features out, preprocessing inside the model."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -82,6 +83,16 @@ class Backbone:
     def n_features(self) -> int:
         """Length of a feature vector."""
         return int(self.model.output_shape[-1])
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """Beginnings of the names of the layers that have weights, up to the first number.
+
+        From the input to the output, such as ``("stem_", "block1", "block2", ...)``. How well this divides a
+        network depends on its authors: VGG, ResNet, EfficientNet, MobileNetV2 and Xception name their blocks.
+        """
+        named = (re.match(r"[A-Za-z]*_?\d*", layer.name) for layer in self.model.layers if layer.weights)
+        return tuple(dict.fromkeys(match[0] for match in named if match))
 
     def fingerprint(self) -> str:
         """Returns a digest of name, input size, layers and weights, by which a cache knows the backbone."""

@@ -1,7 +1,8 @@
 """Heads on frozen features, and fine-tuning."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -12,8 +13,11 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from tlhelpers import data, features
+from tlhelpers import data, features, losses, recipes
 from tlhelpers.backbones import Backbone
+from tlhelpers.recipes import Recipe
+
+AUGMENTATION = "augmentation"  # the name of the layer that changes images while training
 
 # Inverse strengths of the L2 penalty that a linear probe tries, in scikit-learn's sense of C.
 PROBE_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -271,7 +275,7 @@ def build_classifier(
         Uncompiled model: raw RGB 0..255 ``(n, s, s, 3)`` -> logits ``(n, n_classes)``.
     """
     inputs = keras.Input((backbone.image_size, backbone.image_size, 3), name="image")
-    x = inputs if augmentation is None else augmentation(inputs)
+    x = _augmented(inputs, augmentation)
     x = backbone.model(x)
     if dropout:
         x = keras.layers.Dropout(dropout, name="dropout")(x)
@@ -281,8 +285,31 @@ def build_classifier(
     return keras.Model(inputs, outputs, name=f"{backbone.name}_classifier")
 
 
-def freeze(backbone: Backbone, blocks: tuple[str, ...] | None = None) -> None:
-    """Freezes a whole backbone, or some of its blocks and every BatchNorm layer.
+def for_inference(model: keras.Model) -> keras.Model:
+    """Returns a classifier without its augmentation, to be saved or exported; the weights are shared.
+
+    Its layers are Keras' own, so that ``keras.models.load_model`` needs nothing of this package.
+
+    Args:
+        model: From `build_classifier` or `small_cnn`.
+    """
+    inputs = keras.Input(model.input_shape[1:], name="image")
+    x = inputs
+    for layer in model.layers[1:]:
+        if layer.name != AUGMENTATION:
+            x = layer(x)
+    return keras.Model(inputs, x, name=model.name)
+
+
+def _augmented(inputs: keras.KerasTensor, augmentation: keras.layers.Layer | None) -> keras.KerasTensor:
+    """Applies an augmentation under a name by which `for_inference` finds it."""
+    if augmentation is None:
+        return inputs
+    return keras.Sequential([augmentation], name=AUGMENTATION)(inputs)
+
+
+def freeze(backbone: Backbone, blocks: tuple[str, ...] | None = None, up_to: str | None = None) -> None:
+    """Freezes a whole backbone, or some of its layers and every BatchNorm layer.
 
     A frozen BatchNorm layer keeps its statistics, since Keras runs it in inference mode. That is the only way
     that holds in Keras 3: in a functional model, ``base(x, training=False)`` is overridden by the
@@ -291,22 +318,34 @@ def freeze(backbone: Backbone, blocks: tuple[str, ...] | None = None) -> None:
     Args:
         backbone: From `tlhelpers.backbones.load`.
         blocks: Beginnings of the names of the layers to freeze, such as ``("stem", "block1")``; all other
-            layers but BatchNorm become trainable. ``None`` freezes everything.
+            layers but BatchNorm become trainable. With neither this nor ``up_to``, everything is frozen.
+        up_to: Beginning of a layer's name, such as ``"block4"``: freezes the last layer named so, and all
+            layers below it.
+
+    Raises:
+        ValueError: If no layer is named so, or both ``blocks`` and ``up_to`` are given.
     """
+    if blocks is not None and up_to is not None:
+        raise ValueError("Give blocks or up_to, not both.")
+    layers = list(recipes.leaf_layers(backbone.model))
+    for beginning in (*(blocks or ()), *([up_to] if up_to is not None else [])):
+        if not any(recipes.begins(layer.name, beginning) for layer in layers):
+            raise ValueError(
+                f"No layer of {backbone.name} has a name that begins with {beginning!r}. "
+                f"Its blocks: {', '.join(backbone.blocks)}."
+            )
+    if up_to is not None:
+        last = max(i for i, layer in enumerate(layers) if recipes.begins(layer.name, up_to))
+        chosen = [i <= last for i in range(len(layers))]
+    else:
+        chosen = [
+            blocks is None or any(recipes.begins(layer.name, block) for block in blocks) for layer in layers
+        ]
     backbone.model.trainable = True  # sets the flag of every layer, and of the model itself
-    for layer in _leaf_layers(backbone.model):
-        is_norm = isinstance(layer, keras.layers.BatchNormalization)
-        layer.trainable = not (blocks is None or is_norm or layer.name.startswith(blocks))
-    if blocks is None:
+    for layer, found in zip(layers, chosen, strict=True):
+        layer.trainable = not (found or isinstance(layer, keras.layers.BatchNormalization))
+    if all(chosen):
         backbone.model.trainable = False
-
-
-def _leaf_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from _leaf_layers(layer)
-        else:
-            yield layer
 
 
 class RandomView(keras.layers.Layer):
@@ -392,21 +431,19 @@ def _cut(backbone: Backbone) -> str:
         if crossing == {steps[cut].name} and isinstance(steps[cut], keras.layers.Layer):
             return steps[cut].name
     raise ValueError(
-        "No layer is frozen below the first unfrozen one: call transfer.freeze(backbone, blocks)."
+        "No layer is frozen below the first unfrozen one: call transfer.freeze(backbone, up_to=...)."
     )
 
 
 def fine_tune(
     model: keras.Model,
     ds: data.Dataset,
-    epochs: int,
-    learning_rate: float,
-    batch_size: int = 32,
-    warmup: float = 0.1,
+    recipe: Recipe,
+    resume: str | Path | None = None,
     verbose: int = 0,
     callbacks: list[keras.callbacks.Callback] | None = None,
 ) -> keras.callbacks.History:
-    """Trains whatever is trainable in a classifier: Adam, a warm-up, then a cosine down to zero.
+    """Trains whatever is trainable in a classifier, as a recipe says.
 
     The model is compiled here, with a new optimizer, so that the present ``trainable`` flags are the ones
     that count.
@@ -415,32 +452,46 @@ def fine_tune(
         model: From `build_classifier`: images -> logits.
         ds: Data set; its training images are resized to the model's input. Its validation images, if any, are
             watched. Or the activations of `cached_trunk`.
-        epochs: Passes over the training images.
-        learning_rate: Highest rate of the schedule.
-        batch_size: Images in one step.
-        warmup: Share of all steps in which the rate grows to its highest.
+        recipe: Epochs, rates, penalties.
+        resume: Folder for a backup after each epoch, from which the same call goes on when it was
+            interrupted. The backup goes when the training is done.
         verbose: As in ``keras.Model.fit``.
         callbacks: As in ``keras.Model.fit``.
 
     Returns:
-        Keras' history, one entry an epoch.
+        Keras' history, one entry an epoch; after an interruption, of the epochs since.
     """
-    steps = epochs * -(-len(ds.x_train) // batch_size)
-    warmup_steps = max(1, round(warmup * steps))
-    schedule = keras.optimizers.schedules.CosineDecay(
-        learning_rate / (warmup_steps + 1),  # zero would make the first step do nothing
-        max(1, steps - warmup_steps),
-        warmup_target=learning_rate,
-        warmup_steps=warmup_steps,
-    )
+    watched = (_inputs(model, ds.x_val), ds.y_val) if len(ds.y_val) else None
+    train = (_inputs(model, ds.x_train), ds.y_train)
+    callbacks = list(callbacks or [])
+    if resume is not None:
+        callbacks.append(keras.callbacks.BackupAndRestore(_backup(Path(resume), model, train, recipe)))
     model.compile(
-        keras.optimizers.Adam(schedule),
+        recipes.optimizer(recipe, model, -(-len(train[1]) // recipe.batch_size)),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    watched = (_inputs(model, ds.x_val), ds.y_val) if len(ds.y_val) else None
-    stream = _stream((_inputs(model, ds.x_train), ds.y_train), watched, batch_size)
-    return model.fit(**stream, epochs=epochs, verbose=verbose, callbacks=callbacks)
+    held = []
+    if recipe.l2_sp:
+        body = keras.Model(model.input, model.layers[-1].input)
+        held = [(variable, variable.regularizer) for variable in body.trainable_weights]
+        losses.add_l2_sp(body, recipe.l2_sp)
+    try:
+        stream = _stream(train, watched, recipe.batch_size)
+        return model.fit(**stream, epochs=recipe.epochs, verbose=verbose, callbacks=callbacks)
+    finally:
+        for variable, regularizer in held:
+            variable.regularizer = regularizer
+
+
+def _backup(folder: Path, model: keras.Model, train: tuple[np.ndarray, np.ndarray], recipe: Recipe) -> Path:
+    """Returns a folder for the backup of this very training: another start must not go on from it."""
+    digest = sha256(f"{recipe} {train[0].shape}".encode())
+    for array in (train[1], *model.get_weights()):
+        digest.update(np.ascontiguousarray(array).data)
+    for weight in model.weights:
+        digest.update(f"{weight.path} {weight.trainable}".encode())
+    return folder / digest.hexdigest()[:16]
 
 
 def _stream(
@@ -512,7 +563,7 @@ def small_cnn(image_size: int, n_classes: int, augmentation: keras.layers.Layer 
         Uncompiled model: raw RGB 0..255 ``(n, image_size, image_size, 3)`` -> logits ``(n, n_classes)``.
     """
     inputs = keras.Input((image_size, image_size, 3), name="image")
-    x = inputs if augmentation is None else augmentation(inputs)
+    x = _augmented(inputs, augmentation)
     x = keras.layers.Rescaling(1 / 127.5, -1.0)(x)
     for filters in (24, 48, 96):
         for stride in (1, 2):

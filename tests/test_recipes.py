@@ -1,0 +1,339 @@
+"""Recipes do what they say: rates by layer, gradual unfreezing, L2-SP, averaging, going on after a stop.
+
+Everything here is Keras on any backend: `KERAS_BACKEND=jax` runs this file as well.
+"""
+
+import dataclasses
+import itertools
+
+import keras
+import numpy as np
+import pytest
+
+from tiny import make_backbone, make_dataset, moved, weights
+from tlhelpers import audit, data, recipes, transfer
+from tlhelpers.recipes import Recipe
+
+
+def classifier(up_to: str | None = None) -> keras.Model:
+    """A classifier of two blocks with the same weights each time; all but BatchNorm trainable."""
+    backbone = make_backbone()
+    keras.utils.set_random_seed(3)
+    model = transfer.build_classifier(backbone, 3)
+    transfer.freeze(backbone, () if up_to is None else None, up_to)
+    return model
+
+
+def one_step(optimizer: keras.optimizers.Optimizer, model: keras.Model) -> dict[str, np.ndarray]:
+    """Changes of the weights, by path, in one step on all images at once."""
+    ds = make_dataset()
+    model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    before = weights(model)
+    model.fit(ds.x_train.astype("float32"), ds.y_train, batch_size=24, epochs=1, verbose=0)
+    return {path: np.array(w) - before[path] for path, w in weights(model).items()}
+
+
+def rms(change: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(change**2)))
+
+
+# --- Recipes as data ---
+
+
+def test_recipes_print_and_compare():
+    recipe = Recipe(3, 1e-3, rates={"block1": 0.1})
+    assert recipe == Recipe(3, 1e-3, rates={"block1": 0.1})
+    assert recipe != dataclasses.replace(recipe, l2_sp=0.1)
+    assert "rates={'block1': 0.1}" in repr(recipe)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "word"),
+    [
+        ({"epochs": 0}, "epochs"),
+        ({"epochs": 1.5}, "epochs"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"learning_rate": 0}, "learning_rate"),
+        ({"learning_rate": float("nan")}, "learning_rate"),
+        ({"warmup": 1.2}, "warmup"),
+        ({"average": 1.0}, "average"),
+        ({"optimizer": "adamm"}, "adamm"),
+        ({"l2_sp": -1}, "l2_sp"),
+        ({"weight_decay": float("nan")}, "weight_decay"),
+        ({"rates": {"block1": -0.1}}, "block1"),
+        ({"opens": {"block1": -1}}, "block1"),
+    ],
+)
+def test_impossible_settings_are_named(wrong, word):
+    with pytest.raises(ValueError, match=word):
+        Recipe(**wrong)
+
+
+def test_a_name_that_fits_no_layer_is_an_error():
+    for recipe in (Recipe(rates={"blok1": 0.1}), Recipe(opens={"blok1": 1})):
+        with pytest.raises(ValueError, match=r"blok1.*block1_conv"):
+            transfer.fine_tune(classifier(), make_dataset(), recipe)
+
+
+def test_a_number_in_a_name_matches_as_a_whole_and_the_longer_name_counts():
+    assert recipes.begins("block1_conv", "block1")
+    assert recipes.begins("block1_conv", "block")
+    assert not recipes.begins("block10_conv", "block1")
+    table = {"block": 1.0, "block1": 2.0}
+    assert recipes._of(table, "block1_conv", 0.0) == 2.0
+    assert recipes._of(table, "block2_conv", 0.0) == 1.0
+    assert recipes._of(table, "head", 0.0) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("recipe", "expected"),
+    [
+        (Recipe(1, 0.1, warmup=0, cosine=False), [0.1] * 10),
+        (Recipe(1, 0.1, warmup=0.4, cosine=False), [0.02, 0.04, 0.06, 0.08] + [0.1] * 6),
+        (Recipe(1, 0.1, warmup=0), [0.05 * (1 + np.cos(np.pi * k / 10)) for k in range(10)]),
+    ],
+)
+def test_the_schedule_is_the_one_that_the_recipe_says(recipe, expected):
+    found = recipes.schedule(recipe, 10)
+    rates = [float(found(k)) if callable(found) else found for k in range(10)]
+    np.testing.assert_allclose(rates, expected, rtol=1e-5)
+
+
+# --- Rates by layer ---
+
+
+@pytest.mark.parametrize("make", [keras.optimizers.SGD, keras.optimizers.Adam, keras.optimizers.RMSprop])
+def test_each_layer_moves_in_the_stated_ratio(make):
+    plain = one_step(make(0.01), classifier())
+    model = classifier()
+    optimizer = make(0.01)
+    recipes.set_layer_rates(optimizer, model, {"block1": 0.1, "block2": 0.5, "block2_bn": 3.0})
+    found = one_step(optimizer, model)
+    checked = 0
+    for path, change in plain.items():
+        factor = 0.1 if "block1_conv" in path else 0.5 if "block2_conv" in path else 1.0
+        np.testing.assert_allclose(found[path], factor * change, rtol=2e-3, atol=1e-7)
+        checked += "_conv" in path or "head" in path
+        assert "_bn" not in path or not change.any()  # frozen, whatever rate is written for it
+    assert checked == 6
+
+
+def test_a_rate_of_zero_is_exactly_frozen():
+    model = classifier()
+    before = weights(model)
+    transfer.fine_tune(model, make_dataset(), Recipe(2, 0.1, 8, rates={"block1": 0}, weight_decay=0.1))
+    assert moved(before, model) == {path for path in before if "block2_conv" in path or "head" in path}
+
+
+def test_scaled_gradients_would_do_nothing_under_adam():
+    """The reason for `set_layer_rates`."""
+    scaled = keras.optimizers.Adam(0.01, epsilon=1e-12)
+    update = scaled._backend_update_step
+    scaled._backend_update_step = lambda grads, v, rate: update([0.1 * g for g in grads], v, rate)
+    plain = one_step(keras.optimizers.Adam(0.01, epsilon=1e-12), classifier())
+    found = one_step(scaled, classifier())
+    paths = [path for path in plain if "conv/kernel" in path]
+    for path in paths:
+        assert rms(found[path]) > 0.99 * rms(plain[path])
+    assert len(paths) == 2
+
+
+def test_weight_decay_follows_the_rates_and_spares_biases():
+    model, rates = classifier(), {"block1": 0.1, "block2": 0.0}
+    decayed, plain = keras.optimizers.SGD(0.1), keras.optimizers.SGD(0.1)
+    recipes.set_layer_rates(plain, model, rates)
+    without = one_step(plain, model)
+    model = classifier()
+    start = weights(model)
+    recipes.set_layer_rates(decayed, model, rates, weight_decay=0.5)
+    found = one_step(decayed, model)
+    factor = {"block1_conv/kernel": 0.1, "block2_conv/kernel": 0.0, "head/kernel": 1.0}
+    for path in found:
+        share = next((f for part, f in factor.items() if path.endswith(part)), 0.0)
+        np.testing.assert_allclose(
+            found[path] - without[path], -0.1 * share * 0.5 * start[path], rtol=1e-3, atol=1e-6
+        )
+
+
+def test_an_optimizer_that_decays_by_itself_is_refused():
+    with pytest.raises(ValueError, match="AdamW"):
+        recipes.set_layer_rates(keras.optimizers.AdamW(0.1, weight_decay=0.1), classifier(), {})
+
+
+def test_discriminative_rates_fall_from_the_top():
+    rates = recipes.discriminative_rates(("stem_", "block1", "block2"), 0.5)
+    assert rates == {"stem_": 0.25, "block1": 0.5, "block2": 1.0}
+
+
+# --- Gradual unfreezing ---
+
+
+def test_layers_open_when_the_recipe_says():
+    """24 images in batches of 8: three steps an epoch. The audit's own measure of what moved agrees."""
+    model = classifier()
+    snapshots = [weights(model)]
+    note = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: snapshots.append(weights(model)))
+    recipe = Recipe(4, 0.01, 8, cosine=False, opens={"block2": 1, "block1": 3})
+    transfer.fine_tune(model, make_dataset(), recipe, callbacks=[note])
+    moving = [
+        {path.split("/")[-2] for path in a if not np.array_equal(a[path], b[path])}
+        for a, b in itertools.pairwise(snapshots)
+    ]
+    top, second = {"head"}, {"head", "block2_conv"}
+    assert moving == [top, second, second, second | {"block1_conv"}]
+
+
+# --- L2-SP ---
+
+
+def test_l2_sp_of_zero_is_plain_fine_tuning_and_a_large_one_is_the_linear_probe():
+    """The pull's step, rate x strength, is below 1, so that it contracts. Tolerance: 5 % of the probe's move."""
+    ds = make_dataset()
+    recipe = Recipe(30, 0.01, 24, warmup=0, cosine=False, optimizer="sgd")
+    plain, zero, held, probe = classifier(), classifier(), classifier(), classifier()
+    start = weights(plain)
+    transfer.fine_tune(plain, ds, recipe)
+    transfer.fine_tune(zero, ds, dataclasses.replace(recipe, l2_sp=0.0))
+    transfer.fine_tune(held, ds, dataclasses.replace(recipe, l2_sp=50.0))
+    for layer in probe.layers[:-1]:
+        layer.trainable = False
+    transfer.fine_tune(probe, ds, recipe)
+    models = {"plain": plain, "zero": zero, "held": held, "probe": probe}
+    after = {name: weights(model) for name, model in models.items()}
+    for path in start:
+        np.testing.assert_allclose(after["zero"][path], after["plain"][path], rtol=1e-4, atol=1e-6)
+    moved_by = {
+        name: np.sqrt(sum(np.sum((w[p] - start[p]) ** 2) for p in start if "conv" in p))
+        for name, w in after.items()
+    }
+    assert moved_by["plain"] > 0.01
+    assert moved_by["held"] < 0.02 * moved_by["plain"]
+    head = [path for path in start if "head" in path]
+    assert len(head) == 2
+    for path in head:
+        moved_by_probe = rms(after["probe"][path] - start[path])
+        assert rms(after["held"][path] - after["probe"][path]) < 0.05 * moved_by_probe
+    x = data.resize(ds.x_train, 8)
+    np.testing.assert_allclose(held.predict(x, verbose=0), probe.predict(x, verbose=0), atol=0.02)
+
+
+def test_l2_sp_leaves_the_head_free_and_is_taken_off_afterwards():
+    model = classifier()
+    seen = []
+    note = keras.callbacks.LambdaCallback(
+        on_train_begin=lambda *_: seen.extend(v.path for v in model.trainable_weights if v.regularizer)
+    )
+    transfer.fine_tune(model, make_dataset(), Recipe(1, 0.01, 8, l2_sp=0.1), callbacks=[note])
+    assert {path.split("/")[-2] for path in seen} == {"block1_conv", "block2_conv"}
+    assert not any(v.regularizer for v in model.trainable_weights)
+
+
+# --- Averages ---
+
+
+def test_averaging_ends_at_the_moving_average_of_the_weights():
+    model = classifier()
+    path = "block2_conv/kernel"
+    average = None
+
+    def follow(*_, **__):
+        nonlocal average
+        now = next(w for p, w in weights(model).items() if p.endswith(path))
+        average = now if average is None else 0.5 * average + 0.5 * now
+
+    note = keras.callbacks.LambdaCallback(on_train_batch_end=follow)
+    transfer.fine_tune(model, make_dataset(), Recipe(3, 0.05, 8, average=0.5), callbacks=[note])
+    found = next(w for p, w in weights(model).items() if p.endswith(path))
+    np.testing.assert_allclose(found, average, rtol=1e-4, atol=1e-6)
+
+
+# --- Going on, and giving away ---
+
+
+class Interruption(keras.callbacks.Callback):
+    """Stops the training as a power cut would, in the third epoch."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_training_goes_on(tmp_path):
+    recipe = Recipe(5, 0.01, 24, opens={"block1": 3}, average=0.5)  # one step an epoch: order is nothing
+    expected = classifier()
+    transfer.fine_tune(expected, make_dataset(), recipe)
+    with pytest.raises(KeyboardInterrupt):
+        transfer.fine_tune(classifier(), make_dataset(), recipe, resume=tmp_path, callbacks=[Interruption()])
+    assert list(tmp_path.iterdir())
+    found = classifier()
+    history = transfer.fine_tune(found, make_dataset(), recipe, resume=tmp_path)
+    assert history.epoch == [2, 3, 4]
+    for path, value in weights(expected).items():
+        np.testing.assert_allclose(weights(found)[path], value, rtol=1e-4, atol=1e-6, err_msg=path)
+
+
+def test_another_recipe_does_not_go_on_from_a_backup(tmp_path):
+    recipe = Recipe(4, 0.01, 24)
+    with pytest.raises(KeyboardInterrupt):
+        transfer.fine_tune(classifier(), make_dataset(), recipe, resume=tmp_path, callbacks=[Interruption()])
+    other = dataclasses.replace(recipe, learning_rate=0.02)
+    history = transfer.fine_tune(classifier(), make_dataset(), other, resume=tmp_path)
+    assert history.epoch == [0, 1, 2, 3]
+    history = transfer.fine_tune(classifier("block1"), make_dataset(), recipe, resume=tmp_path)
+    assert history.epoch == [0, 1, 2, 3]
+
+
+def test_a_saved_model_has_no_augmentation_and_gives_equal_answers(tmp_path):
+    augmentation = keras.Sequential([keras.layers.RandomFlip("horizontal"), keras.layers.RandomRotation(0.1)])
+    model = transfer.build_classifier(make_backbone(), 3, dropout=0.2, augmentation=augmentation)
+    recipe = Recipe(1, 0.01, 8, rates={"block1": 0.1}, opens={"block2": 1}, l2_sp=0.1, average=0.9)
+    transfer.fine_tune(model, make_dataset(), recipe)
+    x = data.resize(make_dataset().x_train, 8)
+    exported = transfer.for_inference(model)
+    assert any("random" in layer.name for layer in augmentation.layers)
+    assert not any("random" in layer.name for layer in recipes.leaf_layers(exported))
+    assert any(layer.name == transfer.AUGMENTATION for layer in model.layers)
+    exported.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded.predict(x, verbose=0), exported.predict(x, verbose=0))
+    np.testing.assert_allclose(exported.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-5)
+
+
+# --- Freezing by name ---
+
+
+def test_freezing_up_to_a_block_freezes_all_below_it():
+    backbone = make_backbone()
+    assert backbone.blocks == ("block1", "block2")
+    transfer.freeze(backbone, up_to="block1")
+    assert {w.path.split("/")[0] for w in backbone.model.trainable_weights} == {"block2_conv"}
+    transfer.freeze(backbone, up_to="block2")
+    assert not backbone.model.trainable_weights
+    transfer.freeze(backbone, ())
+    assert len(backbone.model.trainable_weights) == 4
+
+
+def test_freezing_says_when_a_name_is_wrong():
+    backbone = make_backbone()
+    for options in ({"up_to": "block7"}, {"blocks": ("block1", "blok2")}):
+        with pytest.raises(ValueError, match=r"blo(ck7|k2).*block1, block2"):
+            transfer.freeze(backbone, **options)
+    with pytest.raises(ValueError, match="not both"):
+        transfer.freeze(backbone, ("block1",), up_to="block1")
+
+
+def test_the_audit_agrees_with_gradual_unfreezing():
+    """A base that opens later is not one that never moves; one that should never move, but opens, is."""
+    train = (data.resize(make_dataset().x_train, 8), make_dataset().y_train)
+    recipe = Recipe(3, 1e-3, 8, opens={"block1": 2, "block2": 1})
+    model = classifier()
+    watch = audit.Callback(train, base="fine-tuned", on_finding="raise")
+    transfer.fine_tune(model, make_dataset(), recipe, callbacks=[watch])
+    assert watch.report.codes == ()
+    never = dataclasses.replace(recipe, rates={"block1": 0.0, "block2": 0.0}, opens={})
+    watch = audit.Callback(train, base="fine-tuned")
+    transfer.fine_tune(classifier(), make_dataset(), never, callbacks=[watch])
+    assert "base-still" in watch.report.codes
+    watch = audit.Callback(train, base="frozen")
+    transfer.fine_tune(classifier(), make_dataset(), recipe, callbacks=[watch])
+    assert "base-moves" in watch.report.codes

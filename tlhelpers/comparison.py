@@ -1,0 +1,195 @@
+"""One controlled comparison: ways to use a pretrained backbone, on the same images, with as many passes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import keras
+import numpy as np
+
+from tlhelpers import backbones, data, evaluation, features, transfer
+from tlhelpers.recipes import Recipe, discriminative_rates
+
+SCRATCH_PASSES = 10  # a network that begins at random gets so many times the passes of the others
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all methods share.
+
+    Attributes:
+        ds: Training and validation images; a method sees no others.
+        recipe: Epochs, highest rate and batch of all methods that train through the backbone.
+        flips: Whether a mirrored image still shows its class.
+        seed: Of initial weights, order and augmentation.
+        backbone: Name, as `tlhelpers.backbones.load` takes it.
+        image_size: Side in pixels at which the backbone sees an image.
+    """
+
+    ds: data.Dataset
+    recipe: Recipe
+    flips: bool
+    seed: int
+    backbone: str
+    image_size: int
+
+    def load_backbone(self) -> backbones.Backbone:
+        """Loads the backbone anew."""
+        return backbones.load(self.backbone, image_size=self.image_size)
+
+    def flip(self) -> list[keras.layers.Layer]:
+        """Returns the layer that mirrors images, where that is allowed."""
+        return [keras.layers.RandomFlip("horizontal")] if self.flips else []
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained method.
+
+    Attributes:
+        predict: Images uint8 ``(n, h, w, 3)`` -> labels int64 ``(n,)``.
+        n_trained: Number of weights that were trained.
+    """
+
+    predict: Callable[[np.ndarray], np.ndarray]
+    n_trained: int
+
+
+def _whole(model: keras.Model) -> Fitted:
+    n_trained = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+    return Fitted(lambda x: transfer.predict(model, x), n_trained)
+
+
+def _unwatched(ds: data.Dataset) -> data.Dataset:
+    """Leaves out the validation images: nothing is chosen while training, and watching them takes time."""
+    return replace(ds, x_val=ds.x_val[:0], y_val=ds.y_val[:0])
+
+
+def scratch(s: Setting) -> Fitted:
+    """A small network from random weights, at the images' own size, with `SCRATCH_PASSES` times the passes."""
+    shift = keras.layers.RandomTranslation(0.1, 0.1, fill_mode="reflect")
+    model = transfer.small_cnn(s.ds.x_train.shape[1], s.ds.n_classes, keras.Sequential([*s.flip(), shift]))
+    recipe = replace(s.recipe, epochs=SCRATCH_PASSES * s.recipe.epochs, learning_rate=1e-2)
+    transfer.fine_tune(model, _unwatched(s.ds), recipe)
+    return _whole(model)
+
+
+def _probe(s: Setting, backbone: backbones.Backbone, taps: str = "last") -> transfer.LinearProbe:
+    f_train, f_val = (features.extract(backbone, x, taps) for x in (s.ds.x_train, s.ds.x_val))
+    return transfer.linear_probe(f_train, s.ds.y_train, f_val, s.ds.y_val)
+
+
+def _cached(s: Setting, taps: str) -> Fitted:
+    backbone = s.load_backbone()
+    probe = _probe(s, backbone, taps)
+    n_trained = probe.pipeline[1].coef_.size + probe.pipeline[1].intercept_.size
+    return Fitted(lambda x: probe.predict(features.extract(backbone, x, taps)), n_trained)
+
+
+def linear_probe(s: Setting) -> Fitted:
+    """A logistic regression on cached features."""
+    return _cached(s, "last")
+
+
+def several_depths(s: Setting) -> Fitted:
+    """A logistic regression on cached features of several depths."""
+    return _cached(s, "multi")
+
+
+def frozen_augmented(s: Setting) -> Fitted:
+    """A head on the frozen backbone, which runs in each pass on images that are changed at random."""
+    backbone = s.load_backbone()
+    shift = keras.layers.RandomTranslation(0.1, 0.1, fill_mode="reflect")
+    model = transfer.build_classifier(
+        backbone, s.ds.n_classes, dropout=0.2, augmentation=keras.Sequential([*s.flip(), shift])
+    )
+    transfer.freeze(backbone)
+    transfer.fine_tune(model, _unwatched(s.ds), s.recipe)
+    return _whole(model)
+
+
+def top_blocks(s: Setting) -> Fitted:
+    """The probe as head, then the blocks above the fourth, on the cached activations of those below."""
+    backbone = s.load_backbone()
+    model = transfer.build_classifier(backbone, s.ds.n_classes, _probe(s, backbone).to_keras(), dropout=0.2)
+    transfer.freeze(backbone, up_to="block4")
+    top, activations = transfer.cached_trunk(model, backbone, _unwatched(s.ds), flips=s.flips)
+    transfer.fine_tune(top, activations, s.recipe)
+    return _whole(model)
+
+
+def _through_all(s: Setting, probe_first: bool, recipe: Recipe) -> Fitted:
+    backbone = s.load_backbone()
+    head = _probe(s, backbone).to_keras() if probe_first else None
+    augmentation = keras.Sequential(s.flip()) if s.flips else None
+    model = transfer.build_classifier(backbone, s.ds.n_classes, head, 0.2, augmentation)
+    transfer.freeze(backbone, ())
+    transfer.fine_tune(model, _unwatched(s.ds), recipe)
+    return _whole(model)
+
+
+def naive(s: Setting) -> Fitted:
+    """A random head and all blocks at once: Adam at 1e-3 throughout, without a warm-up."""
+    plain = replace(s.recipe, learning_rate=1e-3, warmup=0.0, cosine=False)
+    return _through_all(s, probe_first=False, recipe=plain)
+
+
+def full(s: Setting) -> Fitted:
+    """A random head and all blocks at once, with warm-up and cosine."""
+    return _through_all(s, probe_first=False, recipe=s.recipe)
+
+
+def probe_then_full(s: Setting) -> Fitted:
+    """The probe as head, then all blocks (Kumar et al., 2022)."""
+    return _through_all(s, probe_first=True, recipe=s.recipe)
+
+
+def discriminative(s: Setting) -> Fitted:
+    """The same, with rates that fall by a factor of 0.7 from block to block downwards."""
+    rates = discriminative_rates(s.load_backbone().blocks, 0.7)
+    return _through_all(s, probe_first=True, recipe=replace(s.recipe, rates=rates))
+
+
+def l2_sp(s: Setting) -> Fitted:
+    """The same as `probe_then_full`, with a pull of 0.01 towards the pretrained weights (Li et al., 2018)."""
+    return _through_all(s, probe_first=True, recipe=replace(s.recipe, l2_sp=0.01))
+
+
+METHODS: dict[str, Callable[[Setting], Fitted]] = {
+    "scratch": scratch,
+    "probe": linear_probe,
+    "depths": several_depths,
+    "frozen_augmented": frozen_augmented,
+    "top_blocks": top_blocks,
+    "naive": naive,
+    "full": full,
+    "probe_then_full": probe_then_full,
+    "discriminative": discriminative,
+    "l2_sp": l2_sp,
+}
+
+
+def epochs_for(n_train: int) -> int:
+    """Returns how often each method may look at so many training images: more often where they are few."""
+    return max(3, round(3 * (5000 / n_train) ** 0.6))
+
+
+def accuracy(method: str, setting: Setting, x_test: np.ndarray, y_test: np.ndarray) -> tuple[float, int]:
+    """Trains one method and tests it once.
+
+    Args:
+        method: One of `METHODS`.
+        setting: The training and validation images, and all else that the methods share.
+        x_test: Test images, which no method sees before.
+        y_test: Their labels.
+
+    Returns:
+        Test accuracy 0..1, and the number of trained weights.
+
+    Raises:
+        ValueError: If there is no such method.
+    """
+    if method not in METHODS:
+        raise ValueError(f"There is no method {method!r}. Choose one of {', '.join(METHODS)}.")
+    keras.utils.set_random_seed(setting.seed)
+    fitted = METHODS[method](setting)
+    return evaluation.accuracy(y_test, fitted.predict(x_test)), fitted.n_trained

@@ -187,7 +187,7 @@ def test_layers_open_when_the_recipe_says():
 
 
 def test_l2_sp_of_zero_is_plain_fine_tuning_and_a_large_one_is_the_linear_probe():
-    """The pull's step, rate x strength, is below 1, so that it contracts. Tolerance: 5 % of the probe's move."""
+    """The pull's step, rate x strength, is below 1, so that it contracts. Tolerance: 5 % of the probe's."""
     ds = make_dataset()
     recipe = Recipe(30, 0.01, 24, warmup=0, cosine=False, optimizer="sgd")
     plain, zero, held, probe = classifier(), classifier(), classifier(), classifier()

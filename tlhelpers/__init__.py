@@ -14,6 +14,7 @@ _SUBMODULES = (
     "backbones",
     "cache",
     "claims",
+    "comparison",
     "data",
     "evaluation",
     "features",

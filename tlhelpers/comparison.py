@@ -65,7 +65,7 @@ def _unwatched(ds: data.Dataset) -> data.Dataset:
 
 
 def scratch(s: Setting) -> Fitted:
-    """A small network from random weights, at the images' own size, with `SCRATCH_PASSES` times the passes."""
+    """A small network from random weights, at the images' own size; it gets more passes than the others."""
     shift = keras.layers.RandomTranslation(0.1, 0.1, fill_mode="reflect")
     model = transfer.small_cnn(s.ds.x_train.shape[1], s.ds.n_classes, keras.Sequential([*s.flip(), shift]))
     recipe = replace(s.recipe, epochs=SCRATCH_PASSES * s.recipe.epochs, learning_rate=1e-2)

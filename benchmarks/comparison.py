@@ -1,0 +1,178 @@
+"""Ways to use a pretrained backbone, on the same images with as many passes: accuracy, time, memory.
+
+    python benchmarks/comparison.py [--seeds 0 1 2] [--methods probe naive ...]
+
+Takes hours. Each run is kept when it is done, and the same call goes on where it was stopped. A process of
+its own trains one method with one seed, so that its peak memory can be read. Seconds are those of the
+processor, both cores added up: they count work, not waiting, and so hardly depend on what else the machine
+does.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from _common import RESULTS, memory_kb, table, write
+
+import notebook_code
+from tlhelpers import claims, comparison, data, evaluation
+from tlhelpers.recipes import Recipe
+
+IMAGE_SIZE, N_TEST, MOST_VALIDATION = 96, 2000, 1000
+# Data set -> images a class, and the methods. The backbone was not made for digits.
+PLAN = {
+    "cifar10": ((5, 50, 500), tuple(comparison.METHODS)),
+    "digits": ((5, 50), ("scratch", "probe", "naive", "probe_then_full")),
+}
+
+
+def runs(seeds: list[int], methods: list[str]) -> Iterator[tuple[str, str, int]]:
+    """Yields data set, method and seed: everything with the first seed comes first."""
+    for seed in seeds:
+        for name, (_, planned) in PLAN.items():
+            yield from ((name, method, seed) for method in planned if method in methods)
+
+
+def key(name: str, method: str, per_class: int, seed: int) -> str:
+    """Returns the name of a run in the file."""
+    return f"{name}/{method}/{per_class}/{seed}"
+
+
+def train(name: str, method: str, seed: int, per_class: int) -> dict[str, float]:
+    """Trains one method once and tests it."""
+    n_train = 10 * per_class
+    loaded = data.load(
+        name,
+        n_train=n_train,
+        n_val=min(n_train, MOST_VALIDATION),
+        n_test=N_TEST if name != "digits" else None,
+        seed=seed,
+    )
+    recipe = Recipe(comparison.epochs_for(n_train), 1e-3)
+    setting = comparison.Setting(
+        loaded, recipe, name != "digits", seed, "efficientnet_lite0", image_size=IMAGE_SIZE
+    )
+    if Path("/proc/self/clear_refs").exists():
+        Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here on
+    begin, cpu = time.perf_counter(), time.process_time()
+    accuracy, n_trained = comparison.accuracy(method, setting, loaded.x_test, loaded.y_test)
+    return {
+        "accuracy": accuracy,
+        "cpu_seconds": time.process_time() - cpu,
+        "wall_seconds": time.perf_counter() - begin,
+        "peak_mb": memory_kb("VmHWM") / 1024,
+        "n_trained": n_trained,
+    }
+
+
+def child(name: str, method: str, seed: int, sizes: list[int]) -> None:
+    """Trains one method with one seed at several sizes; prints a line of JSON for each."""
+    for per_class in sizes:
+        found = train(name, method, seed, per_class)
+        print(json.dumps({"key": key(name, method, per_class, seed)} | found), flush=True)
+
+
+def show(done: dict[str, dict[str, float]]) -> dict:
+    """Returns the table of everything that is done."""
+    rows = []
+    for name, (sizes, methods) in PLAN.items():
+        for per_class in sizes:
+            for method in methods:
+                found = [v for k, v in done.items() if k.startswith(f"{name}/{method}/{per_class}/")]
+                if not found:
+                    continue
+                accuracies = [run["accuracy"] for run in found]
+                text = f"{100 * sum(accuracies) / len(found):.1f} %"
+                if len(found) > 1:
+                    _, low, high = evaluation.t_interval(accuracies)
+                    text += f" ({100 * low:.1f} to {100 * high:.1f})"
+                means = {k: sum(run[k] for run in found) / len(found) for k in found[0]}
+                rows.append(
+                    [
+                        name,
+                        per_class,
+                        method,
+                        text,
+                        len(found),
+                        f"{means['cpu_seconds']:.0f}",
+                        f"{means['peak_mb']:.0f}",
+                        f"{means['n_trained']:,.0f}",
+                    ]
+                )
+    columns = ["data", "images a class", "method", "test accuracy", "seeds"]
+    return table([*columns, "processor seconds", "peak MB", "trained weights"], rows)
+
+
+def values(done: dict[str, dict[str, float]], seed: int) -> dict[str, float] | None:
+    """Returns the accuracies of one seed, such as ``cifar10_probe_500``; ``None`` if some are missing."""
+    wanted = {
+        f"{name}_{method}_{n}": key(name, method, n, seed)
+        for name, (sizes, methods) in PLAN.items()
+        for method in methods
+        for n in sizes
+    }
+    if not all(run in done for run in wanted.values()):
+        return None
+    return {claim: done[run]["accuracy"] for claim, run in wanted.items()}
+
+
+def main() -> None:
+    """Goes on with what is not done yet; prints and writes after each process."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--methods", nargs="+", default=list(comparison.METHODS), choices=comparison.METHODS)
+    parser.add_argument(
+        "--keep", action="store_true", help="runs of other code stay: the change touched no result"
+    )
+    parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        name, method, seed, *sizes = args.child
+        child(name, method, int(seed), [int(n) for n in sizes])
+        return
+    path = RESULTS / "comparison.json"
+    stored = json.loads(path.read_text()) if path.is_file() else {"runs": {}}
+    done = stored["runs"]
+    if done and stored["code"] != notebook_code.code_hash(Path(__file__)) and not args.keep:
+        raise SystemExit(
+            f"{path.name} was measured with other code. Delete it to begin anew, or give --keep "
+            "if what changed since cannot change a result."
+        )
+    for name, method, seed in runs(args.seeds, args.methods):
+        missing = [n for n in PLAN[name][0] if key(name, method, n, seed) not in done]
+        if not missing:
+            continue
+        command = [sys.executable, __file__, "--child", name, method, str(seed), *map(str, missing)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("{"):
+                found = json.loads(line)
+                done[found.pop("key")] = found
+                print(line.strip(), flush=True)
+        if process.wait():
+            raise SystemExit(f"{name}, {method}, seed {seed} failed: see above. What was done is kept.")
+        write("comparison", show(done), {"image_size": IMAGE_SIZE, "n_test": N_TEST, "runs": done})
+    measured = {seed: found for seed in args.seeds if (found := values(done, seed))}
+    if measured:
+        claims.over_seeds(
+            "08_comparison",
+            "laptop",
+            measured.__getitem__,
+            list(measured),
+            live=next(iter(measured.values())),
+            measure_missing=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

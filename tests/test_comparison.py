@@ -1,0 +1,82 @@
+"""Every method of the comparison trains what it says, on the images that it gets, and on no others."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from tiny import SIZE, make_backbone
+
+from tlhelpers import backbones, comparison, data, features, transfer
+from tlhelpers.recipes import Recipe
+
+CLASSES = ("dark", "middle", "bright")
+
+
+@pytest.fixture
+def setting(monkeypatch, tmp_path) -> comparison.Setting:
+    """Three shades, a network of five blocks, features by Keras: nothing has to be exported."""
+    monkeypatch.setenv("TLHELPERS_CACHE", str(tmp_path))
+    monkeypatch.setattr(features, "_on_accelerator", lambda: True)
+    monkeypatch.setattr(backbones, "load", lambda name, image_size: make_backbone(blocks=5))
+    recipe = Recipe(8, 0.01, batch_size=10)
+    return comparison.Setting(shades(), recipe, True, 0, "tiny", SIZE)
+
+
+def shades() -> data.Dataset:
+    """Images of one shade each, a little noisy; without test images, which no method may look at."""
+    y = np.arange(60) % 3
+    noise = np.random.default_rng(0).integers(0, 20, (60, SIZE, SIZE, 3))
+    x = ((20 + 100 * y)[:, None, None, None] + noise).astype(np.uint8)
+    return data.Dataset(x[:45], y[:45], x[45:], y[45:], None, None, CLASSES, "made")
+
+
+@pytest.mark.parametrize("method", comparison.METHODS)
+def test_each_method_learns_three_shades(setting, method):
+    test = shades()
+    found, n_trained = comparison.accuracy(method, setting, test.x_val, test.y_val)
+    assert found > 0.6  # guessing gives a third
+    assert n_trained > 0
+
+
+def test_what_each_method_trains(setting):
+    n = {m: comparison.METHODS[m](setting).n_trained for m in comparison.METHODS if m != "scratch"}
+    backbone = make_backbone(blocks=5)
+    head = (backbone.n_features + 1) * 3
+    transfer.freeze(backbone, ())
+    blocks = sum(int(np.prod(w.shape)) for w in backbone.model.trainable_weights)
+    assert n["probe"] == n["frozen_augmented"] == head
+    assert n["depths"] > head
+    assert head < n["top_blocks"] < head + blocks
+    through_all = ("naive", "full", "probe_then_full", "discriminative", "l2_sp")
+    assert {m: n[m] for m in through_all} == dict.fromkeys(through_all, head + blocks)
+
+
+def test_the_naive_recipe_has_no_warm_up_and_the_others_keep_theirs(setting, monkeypatch):
+    followed = {}
+    plain = transfer.fine_tune
+
+    def noted(model, ds, recipe, **options):
+        followed[current] = recipe
+        assert not len(ds.y_val)
+        return plain(model, ds, dataclasses.replace(recipe, epochs=1), **options)
+
+    monkeypatch.setattr(transfer, "fine_tune", noted)
+    for current in ("naive", "full", "discriminative", "l2_sp", "scratch"):
+        comparison.METHODS[current](setting)
+    assert followed["full"] == setting.recipe
+    assert followed["naive"] == dataclasses.replace(
+        setting.recipe, learning_rate=1e-3, warmup=0, cosine=False
+    )
+    assert followed["l2_sp"] == dataclasses.replace(setting.recipe, l2_sp=0.01)
+    assert followed["discriminative"].rates["block5"] == 1
+    assert followed["discriminative"].rates["block1"] == pytest.approx(0.7**4)
+    assert followed["scratch"].epochs == comparison.SCRATCH_PASSES * setting.recipe.epochs
+
+
+def test_few_images_are_looked_at_more_often():
+    assert [comparison.epochs_for(n) for n in (50, 500, 5000, 50_000)] == [48, 12, 3, 3]
+
+
+def test_an_unknown_method_is_named(setting):
+    with pytest.raises(ValueError, match=r"nonsense.*probe_then_full"):
+        comparison.accuracy("nonsense", setting, setting.ds.x_val, setting.ds.y_val)

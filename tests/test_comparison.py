@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 import pytest
-from tiny import SIZE, make_backbone
 
+from tiny import SIZE, make_backbone
 from tlhelpers import backbones, comparison, data, features, transfer
 from tlhelpers.recipes import Recipe
 
@@ -18,7 +18,7 @@ def setting(monkeypatch, tmp_path) -> comparison.Setting:
     monkeypatch.setenv("TLHELPERS_CACHE", str(tmp_path))
     monkeypatch.setattr(features, "_on_accelerator", lambda: True)
     monkeypatch.setattr(backbones, "load", lambda name, image_size: make_backbone(blocks=5))
-    recipe = Recipe(8, 0.01, batch_size=10)
+    recipe = Recipe(30, 0.02, batch_size=10)
     return comparison.Setting(shades(), recipe, True, 0, "tiny", SIZE)
 
 

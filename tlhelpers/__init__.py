@@ -5,25 +5,12 @@ framework.
 """
 
 import importlib
+import pkgutil
 from typing import Any
 
 __version__ = "0.1.0"
 
-_SUBMODULES = (
-    "audit",
-    "backbones",
-    "cache",
-    "claims",
-    "comparison",
-    "data",
-    "evaluation",
-    "features",
-    "losses",
-    "plots",
-    "profiles",
-    "recipes",
-    "transfer",
-)
+_SUBMODULES = tuple(sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")))
 
 __all__ = [*_SUBMODULES, "__version__"]
 

@@ -17,7 +17,7 @@ def setting(monkeypatch, tmp_path) -> comparison.Setting:
     """Three shades, a network of five blocks, features by Keras: nothing has to be exported."""
     monkeypatch.setenv("TLHELPERS_CACHE", str(tmp_path))
     monkeypatch.setattr(features, "_on_accelerator", lambda: True)
-    monkeypatch.setattr(backbones, "load", lambda name, image_size: make_backbone(blocks=5))
+    monkeypatch.setattr(backbones, "load", lambda name, image_size: make_backbone(5, filters=24))
     recipe = Recipe(30, 0.02, batch_size=10)
     return comparison.Setting(shades(), recipe, True, 0, "tiny", SIZE)
 
@@ -40,7 +40,7 @@ def test_each_method_learns_three_shades(setting, method):
 
 def test_what_each_method_trains(setting):
     n = {m: comparison.METHODS[m](setting).n_trained for m in comparison.METHODS if m != "scratch"}
-    backbone = make_backbone(blocks=5)
+    backbone = make_backbone(5, filters=24)
     head = (backbone.n_features + 1) * 3
     transfer.freeze(backbone, ())
     blocks = sum(int(np.prod(w.shape)) for w in backbone.model.trainable_weights)

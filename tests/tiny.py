@@ -9,13 +9,13 @@ from tlhelpers.backbones import Backbone
 SIZE = 8
 
 
-def make_backbone(blocks: int = 2) -> Backbone:
+def make_backbone(blocks: int = 2, filters: int = 4) -> Backbone:
     """A backbone with batch normalisation, as pretrained ones have."""
     keras.utils.set_random_seed(0)
     inputs = keras.Input((SIZE, SIZE, 3), name="image")
     x = keras.layers.Rescaling(1 / 128, -127 / 128, name="preprocess")(inputs)
     for block in (f"block{k + 1}" for k in range(blocks)):
-        x = keras.layers.Conv2D(4, 3, strides=2, padding="same", name=f"{block}_conv")(x)
+        x = keras.layers.Conv2D(filters, 3, strides=2, padding="same", name=f"{block}_conv")(x)
         x = keras.layers.BatchNormalization(momentum=0.5, name=f"{block}_bn")(x)
         x = keras.layers.ReLU(name=f"{block}_relu")(x)
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)

@@ -228,6 +228,24 @@ def test_l2_sp_leaves_the_head_free_and_is_taken_off_afterwards():
     assert not any(v.regularizer for v in model.trainable_weights)
 
 
+def test_l2_sp_holds_what_is_above_a_cached_trunk_but_not_its_head():
+    backbone = make_backbone()
+    model = transfer.build_classifier(backbone, 3)
+    transfer.freeze(backbone, up_to="block1")
+    top, cached = transfer.cached_trunk(model, backbone, make_dataset(), cache=False)
+    seen = []
+    note = keras.callbacks.LambdaCallback(
+        on_train_begin=lambda *_: seen.extend(v.path for v in top.trainable_weights if v.regularizer)
+    )
+    transfer.fine_tune(top, cached, Recipe(1, 0.01, 8, l2_sp=0.1), callbacks=[note])
+    assert {path.split("/")[-2] for path in seen} == {"block2_conv"}
+
+
+def test_l2_sp_with_nothing_to_hold_is_an_error():
+    with pytest.raises(ValueError, match="Nothing but the head is trainable"):
+        transfer.fine_tune(classifier(up_to="block2"), make_dataset(), Recipe(1, 0.01, 8, l2_sp=0.1))
+
+
 # --- Averages ---
 
 

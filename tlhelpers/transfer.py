@@ -473,9 +473,16 @@ def fine_tune(
     )
     held = []
     if recipe.l2_sp:
-        body = keras.Model(model.input, model.layers[-1].input)
-        held = [(variable, variable.regularizer) for variable in body.trainable_weights]
-        losses.add_l2_sp(body, recipe.l2_sp)
+        # By the variables: `input` of a head that `cached_trunk` shares is that of the whole classifier.
+        free = {id(variable) for variable in model.layers[-1].trainable_weights}
+        held = [(v, v.regularizer) for v in model.trainable_weights if id(v) not in free]
+        if not held:
+            raise ValueError(
+                "Nothing but the head is trainable, so L2-SP has nothing to hold. "
+                "Unfreeze a part of the backbone, or leave l2_sp at 0."
+            )
+        for variable, _ in held:
+            variable.regularizer = losses.L2SP(variable, recipe.l2_sp)
     try:
         stream = _stream(train, watched, recipe.batch_size)
         return model.fit(**stream, epochs=recipe.epochs, verbose=verbose, callbacks=callbacks)

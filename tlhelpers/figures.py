@@ -1,7 +1,7 @@
 """Figures of evaluation, with words made from the same data for those who do not see them.
 
 In a notebook, a figure takes its description from the cell's metadata, which is written before the run. Each
-function here therefore returns the description beside the axes: print it, or check the written one against it.
+function here therefore returns its description beside the axes: print it below the figure.
 """
 
 from collections.abc import Mapping, Sequence

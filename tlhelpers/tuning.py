@@ -64,12 +64,12 @@ def range_test(
     """
     if not 0 < low < high or steps < 10:
         raise ValueError(
-            f"A range test needs 0 < low < high and at least 10 steps; these are {low!r}, {high!r}, {steps!r}."
+            f"A range test needs 0 < low < high and 10 steps or more; these are {low!r}, {high!r}, {steps!r}."
         )
     rates = np.geomspace(low, high, steps)
     x, rng = transfer._inputs(model, ds.x_train), np.random.default_rng(seed)
     before = model.get_weights()
-    # A schedule, not an assignment: the rate of a compiled step may be set from outside on some backends only.
+    # A schedule: not on each backend does a compiled step see a rate that is assigned from outside.
     growing = keras.optimizers.schedules.ExponentialDecay(low, steps - 1, high / low)
     model.compile(
         keras.optimizers.Adam(growing), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -112,8 +112,8 @@ def search(
     With a path the study lives in a file (SQLite, through Optuna's own storage). The same call again goes on
     where it was stopped: finished trials stay, and the one that was under way starts anew. Each trial's
     proposals depend on the seed, its number and the trials before it alone, so that a search that was stopped
-    proposes what it would have proposed. Several processes may make the same call at the same time; they share
-    the trials.
+    proposes what it would have proposed. Several processes may make the same call at the same time; they
+    share the trials.
 
     Args:
         objective: Takes an `optuna.Trial` and returns a number; it may raise `optuna.TrialPruned`. A trial
@@ -130,8 +130,8 @@ def search(
         The study; ``best_params`` and ``best_value`` are those of the largest value.
 
     Raises:
-        ValueError: If an argument is not as described, or the file holds a study with another sampler or seed.
-        Exception: Whatever the objective raises; the trial then counts as failed.
+        ValueError: If an argument is not as described, or the study in the file has another sampler or seed.
+        Exception: Whatever the objective raises. That trial is not among the finished ones.
     """
     if sampler not in SAMPLERS:
         raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, not {sampler!r}.")
@@ -393,7 +393,7 @@ class FineTuning:
 
 
 def shortened(backbone: backbones.Backbone, kept: int) -> backbones.Backbone:
-    """Returns a backbone without what is above its first ``kept`` blocks; the features are means over the map.
+    """Returns a backbone without what is above its first ``kept`` blocks; features are means over the map.
 
     The weights are shared with the whole backbone.
 

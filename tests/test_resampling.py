@@ -93,12 +93,11 @@ def test_wilson_covers_as_often_as_it_says():
 
 def test_paired_interval_covers_as_often_as_it_says_and_is_narrower_than_an_unpaired_one():
     rng, inside, widths = np.random.default_rng(3), 0, []
-    y = np.zeros(400, int)
+    y, truth = np.zeros(400, int), _difference()
     for draw in range(DRAWS):
         hard = rng.random(400)  # images that both find hard
         first, second = ((hard + 0.1 * rng.normal(size=400) > share).astype(int) for share in (0.85, 0.80))
         found = resampling.compare(y, first, second, draws=1000, seed=draw)
-        truth = _difference()
         inside += found.low <= truth <= found.high
         widths.append(found.high - found.low)
     assert 0.93 <= inside / DRAWS <= 0.97

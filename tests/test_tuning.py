@@ -184,13 +184,6 @@ def test_range_test_finds_a_rate_that_trains_and_puts_the_weights_back():
     np.testing.assert_allclose(again.losses, found.losses, rtol=1e-4)
 
 
-def test_range_test_grows_the_rate_that_is_used():
-    """After one step of Adam from fresh, each weight has moved by about the rate: the tenth step moves most."""
-    model, ds = learnable()
-    found = tuning.range_test(model, ds, 1e-7, 1e-6, steps=10, batch_size=24)
-    assert np.ptp(found.losses) < 1e-2, "such rates change nothing"
-
-
 def test_range_test_errors():
     model, ds = learnable()
     for low, high, steps in ((1e-2, 1e-3, 20), (0, 1, 20), (1e-3, 1e-2, 5)):

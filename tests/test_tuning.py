@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -13,7 +14,7 @@ import optuna
 import pytest
 
 import tiny
-from tlhelpers import backbones, recipes, transfer, tuning
+from tlhelpers import backbones, recipes, tuning
 
 # A trial notes its number and its proposal when it starts and when it ends; the file survives a kill.
 SCRIPT = """
@@ -166,7 +167,7 @@ def learnable() -> tuple[keras.Model, object]:
     )
     inputs = keras.Input((tiny.SIZE, tiny.SIZE, 3))
     x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 128, -1)(inputs))
-    return keras.Model(inputs, keras.layers.Dense(2)(x)), transfer.replace(ds, y_train=y)
+    return keras.Model(inputs, keras.layers.Dense(2)(x)), replace(ds, y_train=y)
 
 
 def test_range_test_finds_a_rate_that_trains_and_puts_the_weights_back():
@@ -220,7 +221,7 @@ def test_settings_and_their_errors(fine_tuning):
     assert fine_tuning.settings()["kept"] == 4
     for other in ({"searched": ("rate",)}, {"usual": {"rate": 1}}):
         with pytest.raises(ValueError, match="no setting rate"):
-            transfer.replace(fine_tuning, **other).settings()
+            replace(fine_tuning, **other).settings()
 
 
 def test_each_setting_acts(fine_tuning):
@@ -271,7 +272,7 @@ def test_a_search_of_fine_tuning_reports_and_prunes(fine_tuning):
         def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
             return trial.number > 0
 
-    study = tuning.search(transfer.replace(fine_tuning, epochs=2), 2, pruner=After0())
+    study = tuning.search(replace(fine_tuning, epochs=2), 2, pruner=After0())
     assert [t.state.name for t in study.trials] == ["COMPLETE", "PRUNED"]
     assert sorted(study.trials[0].intermediate_values) == [0, 1]
     assert list(study.trials[1].intermediate_values) == [0]

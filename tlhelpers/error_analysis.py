@@ -32,7 +32,7 @@ class Row:
 
 
 class Table(tuple[Row, ...]):
-    """Rows of an error table; printed as text, and shown as a table in a notebook."""
+    """Rows of an error table; printed as text in columns."""
 
     def cells(self) -> list[list[str]]:
         """Returns the table as text, a list a row, the heading first."""

@@ -180,7 +180,9 @@ def test_range_test_finds_a_rate_that_trains_and_puts_the_weights_back():
     assert found.rates[0] == pytest.approx(1e-6)
     ratios = found.rates[1:] / found.rates[:-1]
     np.testing.assert_allclose(ratios, ratios[0])
-    assert 1e-5 < found.steepest <= found.lowest < 1
+    assert 1e-5 < found.steepest < 1
+    assert found.steepest <= found.lowest
+    assert found.losses.min() < found.losses[0] / 2
     again = tuning.range_test(model, ds, 1e-6, 10.0, steps=60, batch_size=24)
     np.testing.assert_allclose(again.losses, found.losses, rtol=1e-4)
 
@@ -224,6 +226,7 @@ def test_settings_and_their_errors(fine_tuning):
             replace(fine_tuning, **other).settings()
 
 
+@pytest.mark.slow
 def test_each_setting_acts(fine_tuning):
     usual = fine_tuning.settings() | {"learning_rate": 1e-2, "dropout": 0.0, "flips": False}
 

@@ -20,8 +20,9 @@ def h_score(f: np.ndarray, y: np.ndarray, shrinkage: bool = False) -> float:
     Args:
         f: Features ``(n, d)``.
         y: Labels ``(n,)``, at least two classes.
-        shrinkage: Whether C is estimated with Ledoit and Wolf's shrinkage: for few images. The result then
-            depends on the scale of the features relative to each other.
+        shrinkage: Whether C is estimated with Ledoit and Wolf's shrinkage and B scaled down as much, after
+            Ibrahim, Ponomareva and Mazumder (2022): for few images. The score still lies between 0 and k-1,
+            but depends on the scale of the features relative to each other.
 
     Raises:
         ValueError: If the input is degenerate: one class, no feature that varies, NaN, shapes.
@@ -30,8 +31,8 @@ def h_score(f: np.ndarray, y: np.ndarray, shrinkage: bool = False) -> float:
     centred = f - f.mean(axis=0)
     means = _class_means(centred, y)  # of each image's class, (n, d)
     if shrinkage:
-        covariance = ledoit_wolf(centred, assume_centered=True)[0]
-        between = means.T @ means / len(y)
+        covariance, amount = ledoit_wolf(centred, assume_centered=True)
+        between = (1 - amount) * means.T @ means / len(y)
         return float(np.trace(linalg.solve(covariance, between, assume_a="pos")))
     u, s, _ = np.linalg.svd(centred, full_matrices=False)
     u = u[:, s > s[0] * max(centred.shape) * np.finfo(float).eps]

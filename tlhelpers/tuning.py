@@ -262,8 +262,9 @@ def _alive(place: Path | None, worker: str | None) -> bool:
 class FineTuning:
     """An objective for `search`: fine-tunes with the proposed settings, and returns the validation accuracy.
 
-    The frozen part runs once for each depth (`transfer.cached_trunk`). After each epoch the accuracy is
-    reported, so that a pruner can give a trial up. The accuracy of the last epoch counts: no epoch is chosen.
+    The frozen part runs once for each depth (`transfer.cached_trunk`), but in every epoch with ``l2_sp``.
+    After each epoch the accuracy is reported, so that a pruner can give a trial up. The accuracy of the last
+    epoch counts: no epoch is chosen.
 
     What can be searched, with its range:
 
@@ -353,7 +354,8 @@ class FineTuning:
         if settings["head"] == "mlp":
             layers = [keras.layers.Dense(256, activation="relu"), keras.layers.Dense(n_classes)]
             head = keras.Sequential(layers, name="head")
-        whole = trained == len(blocks)
+        # The pull of L2-SP is defined on a whole classifier, not on the part above a trunk.
+        whole = trained == len(blocks) or settings["l2_sp"] > 0
         flip = keras.layers.RandomFlip("horizontal") if settings["flips"] and whole else None
         model = transfer.build_classifier(base, n_classes, head, settings["dropout"], flip)
         transfer.freeze(base, blocks[: len(blocks) - trained])

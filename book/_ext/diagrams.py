@@ -30,10 +30,6 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "notebooks/03_model_based": ("notebooks/01_first_result",),
     "notebooks/04_feature_based": ("notebooks/01_first_result",),
     "book/speed": ("notebooks/04_feature_based",),
-    "notebooks/11_evaluating": ("notebooks/04_feature_based",),
-    "notebooks/12_errors_calibration": ("notebooks/04_feature_based", "notebooks/11_evaluating"),
-    "notebooks/10_tuning": ("notebooks/03_model_based", "notebooks/11_evaluating"),
-    "notebooks/13_choosing_the_source": ("notebooks/04_feature_based", "notebooks/11_evaluating"),
     "book/concepts": (),
     "book/formulation": ("book/concepts",),
     "notebooks/02_losses": ("book/formulation",),
@@ -215,9 +211,8 @@ def path() -> Picture:
     """The chapters of the course and what each of them needs."""
     columns = (
         (
-            "01_first_result 03_model_based 04_feature_based speed 11_evaluating "
-            "12_errors_calibration 10_tuning 13_choosing_the_source",
-            "First result|Model-based|Feature-based|Speed|Evaluating|Errors|Tuning|Sources",
+            "01_first_result 03_model_based 04_feature_based speed",
+            "First result|Model-based|Feature-based|Speed",
         ),
         (
             "concepts formulation 02_losses article_claims trends",
@@ -241,7 +236,7 @@ def path() -> Picture:
         for page, wanted in needs.items():
             indirect = {far for near in wanted for far in all_needs(near)}
             parts += [between(places[w], places[page], kind) for w in wanted if w not in indirect]
-    return 564, [*parts, *boxes, text(169, 558, "Bold border: to run. Dashed: helps.", "quiet", "start")]
+    return 366, [*parts, *boxes, text(0, 360, "Bold border: to run. Dashed: helps.", "quiet", "start")]
 
 
 def all_needs(page: str) -> set[str]:

@@ -39,6 +39,7 @@ def test_calibration_error_by_hand():
     assert calibration.calibration_error(np.zeros(4, int), certain).value == 0
 
 
+@pytest.mark.slow
 def test_ece_of_true_probabilities_is_what_chance_makes():
     """Over 2,000 samples the simulated bias is the mean ECE, and the ceiling is passed once in forty."""
     values, above, chance = [], [], []

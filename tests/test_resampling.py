@@ -35,6 +35,7 @@ def test_no_image_is_predicted_by_a_model_that_saw_its_label():
     assert found.chosen == (1e3,) * 5
 
 
+@pytest.mark.slow
 def test_the_best_of_several_is_optimistic_and_the_nested_estimate_is_not():
     strengths = tuple(np.geomspace(1e-4, 1e2, 7))
     inner, outer = [], []
@@ -75,6 +76,7 @@ def test_bootstrap_keeps_rows_together():
     assert (low, high) == (1, 1)
 
 
+@pytest.mark.slow
 def test_bootstrap_covers_as_often_as_it_says():
     rng, inside = np.random.default_rng(1), 0
     for draw in range(DRAWS):
@@ -91,6 +93,7 @@ def test_wilson_covers_as_often_as_it_says():
     assert 0.93 <= np.mean((ends[:, 0] <= 0.9) & (ends[:, 1] >= 0.9)) <= 0.97
 
 
+@pytest.mark.slow
 def test_paired_interval_covers_as_often_as_it_says_and_is_narrower_than_an_unpaired_one():
     rng, inside, widths = np.random.default_rng(3), 0, []
     y, truth = np.zeros(400, int), _difference()

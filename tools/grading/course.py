@@ -174,7 +174,7 @@ def _checks(name: str) -> ModuleType | None:
 
 
 def secret() -> str:
-    """Returns the instructor's secret: ``COURSEWORK_SECRET``, else ``coursework/secret.txt``, else a known one."""
+    """Returns the instructor's secret: ``COURSEWORK_SECRET``, else ``coursework/secret.txt``, else ours."""
     chosen = os.environ.get("COURSEWORK_SECRET", "").strip()
     path = COURSE / "secret.txt"
     if not chosen and path.is_file():

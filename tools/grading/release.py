@@ -19,7 +19,8 @@ BRANCH = "assignments"  # where an instructor puts the release for Colab
 
 
 def build(assignments: Sequence[Assignment], out: Path) -> dict[str, Notebook]:
-    """Returns the released notebook of each assignment, and writes them to ``out/<name>/`` and ``out/<name>.zip``.
+    """Returns the released notebook of each assignment, and writes them to ``out/<name>/`` and
+    ``out/<name>.zip``.
 
     Raises:
         CourseworkError: If nbgrader refuses a source.

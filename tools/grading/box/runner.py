@@ -1,8 +1,8 @@
 """Runs one submission, inside the sandbox: first its cells, then the grader's probes.
 
-It gets cells on its standard input and answers on its standard output, as `wire` says. After the last cell it says so,
-and only then the grader sends probes: functions that call what the student wrote, on inputs, and return numbers.
-What is right, how it is checked and how many points it gives never come here.
+It gets cells on its standard input and answers on its standard output, as `wire` says. After the last cell
+it says so, and only then the grader sends probes: functions that call what the student wrote, on inputs, and
+return numbers. What is right, how it is checked and how many points it gives never come here.
 """
 
 import base64
@@ -23,7 +23,7 @@ MAX_IMAGES = 8
 
 
 class TooLong(BaseException):
-    """A cell or a probe has used up its time. Not an Exception, so that ``except Exception`` lets it through."""
+    """A cell or a probe has used up its time. No Exception: ``except Exception`` lets it through."""
 
 
 class Capped(io.TextIOBase):

@@ -1,7 +1,7 @@
 """What crosses the border of the sandbox: JSON and plain arrays, and nothing that could hold code.
 
-A frame is a length, a JSON header that names types and shapes, and the bytes of the arrays. Whoever reads it checks
-every number in it, because the other side may be a submission that lies.
+A frame is a length, a JSON header that names types and shapes, and the bytes of the arrays. Whoever reads it
+checks every number in it, because the other side may be a submission that lies.
 """
 
 import json

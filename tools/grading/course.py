@@ -21,7 +21,7 @@ DEMONSTRATION = "demonstration"  # the secret where none is set; everybody can r
 OUTCOME = re.compile(r"tl-[a-z0-9]{2}-\d+")
 
 Notebook = dict[str, Any]
-Findings = Iterator[tuple[str, bool, str]]
+Findings = Iterator[tuple[str, float, str]]  # part, share of it that is right (0..1), what is wrong
 
 
 class CourseworkError(Exception):
@@ -36,7 +36,7 @@ class Item:
         name: Also the id of the cell that the student fills in.
         title: In words.
         outcomes: Ids of the learning outcomes that it assesses.
-        parts: Name of a part -> points. A part is right or not.
+        parts: Name of a part -> points. A part may be half right.
         by_hand: Whether a person marks it, by the rubric.
     """
 

@@ -216,6 +216,7 @@ class _Run:
 def _count(row: Row, assignment: Assignment, item: Item, run: _Run, silent: bool) -> None:
     """Compares what an item's probe found with what is right, and writes points and messages into the row."""
     wrong = dict.fromkeys(item.parts, "")
+    share = dict.fromkeys(item.parts, 1.0)
     reached: set[str] = set()
     found, error = run.found.get(item.name, ({}, None))
     if silent:
@@ -230,17 +231,21 @@ def _count(row: Row, assignment: Assignment, item: Item, run: _Run, silent: bool
                 if part not in wrong:
                     raise CourseworkError(f"{assignment.name}.{item.name} has no part {part!r}.")
                 reached.add(part)
-                if not right and not wrong[part]:
+                share[part] = min(share[part], float(right))
+                if right < 1 and not wrong[part]:
                     wrong[part] = message
         except CourseworkError:
             raise
         except Exception:  # what was found has a form that the check did not expect
             pass
         for part in item.parts:
-            if part not in reached and not wrong[part]:
+            if part not in reached:
+                share[part] = 0.0
                 wrong[part] = "What your code returned does not have the form that the task asks for."
+    if error is not None or silent:
+        share = dict.fromkeys(item.parts, 0.0)
     for part, points in item.parts.items():
-        row.points[f"{item.name}.{part}"] = 0.0 if wrong[part] else points
+        row.points[f"{item.name}.{part}"] = round(points * share[part], 2)
         if wrong[part]:
             row.messages[f"{item.name}.{part}"] = wrong[part]
 

@@ -47,12 +47,22 @@ def check_scaling(given, found):
     def same(features):
         return features.shape == expected.shape and np.allclose(features, expected, rtol=1e-3, atol=1e-3)
 
-    yield "raw", same(found["whole"]), (
-        "For whole numbers from 0 to 255 the features are not those of the raw values. The backbone preprocesses inside."
+    yield (
+        "raw",
+        same(found["whole"]),
+        (
+            "For whole numbers from 0 to 255 the features are not those of the raw values. The backbone preprocesses inside."
+        ),
     )
-    yield "general", same(found["floats"]), "For images of type float32 the features are not those of the raw values."
-    yield "general", np.array_equal(found["after"], given["images"]), (
-        "extract_features changed the images that it was given."
+    yield (
+        "general",
+        same(found["floats"]),
+        "For images of type float32 the features are not those of the raw values.",
+    )
+    yield (
+        "general",
+        np.array_equal(found["after"], given["images"]),
+        ("extract_features changed the images that it was given."),
     )
 
 
@@ -84,10 +94,20 @@ def check_logits(given, found):
     probabilities = output.min() >= 0 and np.allclose(output.sum(axis=1), 1.0, atol=1e-3)
     logits = np.log(np.maximum(output.astype("float64"), 1e-7)) if probabilities else output
     agree = abs(found["surest"] - cross_entropy(logits, output.argmax(axis=1))) < 0.02
-    yield "agree", agree, "The head and its loss disagree about what the numbers are: logits or probabilities."
-    yield "logits", output.shape == (40, given["n_classes"]), "The number of outputs is not the number of classes."
-    yield "logits", not probabilities and output.min() < 0, (
-        "The outputs are probabilities. By the course's convention a head gives logits."
+    yield (
+        "agree",
+        agree,
+        "The head and its loss disagree about what the numbers are: logits or probabilities.",
+    )
+    yield (
+        "logits",
+        output.shape == (40, given["n_classes"]),
+        "The number of outputs is not the number of classes.",
+    )
+    yield (
+        "logits",
+        not probabilities and output.min() < 0,
+        ("The outputs are probabilities. By the course's convention a head gives logits."),
     )
     right = abs(found["loss"] - cross_entropy(output, given["labels"])) < 0.02
     yield "logits", right, "The compiled loss of these logits is not their cross-entropy."
@@ -120,9 +140,13 @@ def check_rate(given, found):
     yield "runs", bool(found["is_optimizer"]), "head_optimizer must return an optimizer of Keras."
     y = np.arange(100, 500) % 5
     right = float(np.mean(found["output"].argmax(axis=1) == y))
-    yield "learns", right > 0.65, (
-        f"After 10 epochs on new features the head is right on {right:.0%} of images that it has not seen. "
-        "Its weights hardly move, or jump about, at this rate."
+    yield (
+        "learns",
+        right > 0.65,
+        (
+            f"After 10 epochs on new features the head is right on {right:.0%} of images that it has not seen. "
+            "Its weights hardly move, or jump about, at this rate."
+        ),
     )
 
 
@@ -156,15 +180,23 @@ def probe_freeze(names, given):
 
 
 def check_freeze(given, found):
-    yield "kernels", found["kernels"] == 0, (
-        f"In two epochs a kernel of the base moved by {float(found['kernels']):.2g}; it must be exactly 0."
+    yield (
+        "kernels",
+        found["kernels"] == 0,
+        (f"In two epochs a kernel of the base moved by {float(found['kernels']):.2g}; it must be exactly 0."),
     )
     yield "kernels", found["head"] > 0, "The head did not move, so nothing was learned."
-    yield "everything", found["kernels"] == 0 and found["others"] == 0, (
-        f"Something else in the base, of BatchNorm or a bias, moved by {float(found['others']):.2g}: freeze it too."
+    yield (
+        "everything",
+        found["kernels"] == 0 and found["others"] == 0,
+        (
+            f"Something else in the base, of BatchNorm or a bias, moved by {float(found['others']):.2g}: freeze it too."
+        ),
     )
-    yield "everything", found["trainable"] == 2 and found["classes"] == 3, (
-        f"{int(found['trainable'])} weights can be trained; kernel and bias of the head are 2."
+    yield (
+        "everything",
+        found["trainable"] == 2 and found["classes"] == 3,
+        (f"{int(found['trainable'])} weights can be trained; kernel and bias of the head are 2."),
     )
 
 
@@ -202,23 +234,37 @@ def probe_recompile(names, given):
     }
     weights = [np.array(w) for w in base.trainable_weights]
     model.fit(given["x"], given["y"], batch_size=12, epochs=1, verbose=0)
-    moved = [float(np.abs(np.array(w) - v).max()) for w, v in zip(base.trainable_weights, weights, strict=True)]
+    moved = [
+        float(np.abs(np.array(w) - v).max()) for w, v in zip(base.trainable_weights, weights, strict=True)
+    ]
     return {**found, "moved": max(moved, default=0.0)}
 
 
 def check_recompile(given, found):
-    yield "learns", found["moved"] > 0, (
-        "In one epoch of phase 2 the base moved by exactly 0. What fit trains is settled by compile."
+    yield (
+        "learns",
+        found["moved"] > 0,
+        ("In one epoch of phase 2 the base moved by exactly 0. What fit trains is settled by compile."),
     )
-    yield "continues", bool(found["new_optimizer"]) and found["moved"] > 0, "Phase 2 still uses the old optimizer."
-    yield "continues", abs(found["rate"] - given["rate"]) < 1e-5, (
-        f"The learning rate is {float(found['rate']):.3g}, which is not the one that was asked for."
+    yield (
+        "continues",
+        bool(found["new_optimizer"]) and found["moved"] > 0,
+        "Phase 2 still uses the old optimizer.",
     )
-    yield "continues", np.allclose(found["before"], found["after"], atol=1e-4), (
-        "Before the first step of phase 2, what phase 1 learned is gone."
+    yield (
+        "continues",
+        abs(found["rate"] - given["rate"]) < 1e-5,
+        (f"The learning rate is {float(found['rate']):.3g}, which is not the one that was asked for."),
     )
-    yield "continues", abs(found["loss"] - cross_entropy(found["before"], given["y"])) < 0.02, (
-        "The model gives logits, but its new loss is not told so."
+    yield (
+        "continues",
+        np.allclose(found["before"], found["after"], atol=1e-4),
+        ("Before the first step of phase 2, what phase 1 learned is gone."),
+    )
+    yield (
+        "continues",
+        abs(found["loss"] - cross_entropy(found["before"], given["y"])) < 0.02,
+        ("The model gives logits, but its new loss is not told so."),
     )
 
 
@@ -270,13 +316,21 @@ def probe_choice(names, given):
 
 
 def check_choice(given, found):
-    yield "without_test", found["reads"] == 0, (
-        "choose_rate reads the test set. What is chosen with the test images fits them by luck as well."
+    yield (
+        "without_test",
+        found["reads"] == 0,
+        ("choose_rate reads the test set. What is chosen with the test images fits them by luck as well."),
     )
     for case, expected in (("first", (0.5, 0.5, 1.0)), ("second", (1e-6, 1.0, 0.5))):
-        yield "right", abs(found[case][0] - expected[0]) < 1e-9, (
-            "In a case where validation and test images disagree, the rate was not the best on validation images."
+        yield (
+            "right",
+            abs(found[case][0] - expected[0]) < 1e-9,
+            (
+                "In a case where validation and test images disagree, the rate was not the best on validation images."
+            ),
         )
-        yield "right", np.allclose(found[case][1:], expected[1:], atol=0.05), (
-            "The scores are not the accuracies on the validation images."
+        yield (
+            "right",
+            np.allclose(found[case][1:], expected[1:], atol=0.05),
+            ("The scores are not the accuracies on the validation images."),
         )

@@ -10,6 +10,8 @@ from typing import Any
 from grading.course import Assignment, CourseworkError, Notebook, cell_id, is_solution, text_of
 
 MAX_BYTES = 200 << 20
+MAX_OUTPUT = 2 << 20  # of a picture
+MAX_TEXT = 20_000
 # How learning platforms name what they export.
 CANVAS = re.compile(r"^(?P<name>[^\W\d_]+)(?:_LATE)?_(?P<number>\d+)_\d+_.*$")
 MOODLE = re.compile(r"^(?P<name>.+)_(?P<number>\d+)_assignsubmission_file_?$")
@@ -126,7 +128,7 @@ def read(path: Path) -> tuple[list[dict[str, Any]], str, str]:
             if not isinstance(source, str):
                 raise TypeError
             source = source.encode("utf-8", "replace").decode()  # half a surrogate pair is no character
-            clean.append({"kind": kind, "id": cell_id(cell), "source": source})
+            clean.append({"kind": kind, "id": cell_id(cell), "source": source, **_outputs(cell)})
     except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         return [], "", f"the file is not a valid notebook ({type(error).__name__})"
     return clean, note, ""
@@ -147,7 +149,7 @@ def merge(path: Path, released: Notebook) -> Merged:
         for cell in released["cells"]
         if cell["cell_type"] == "code" and is_solution(cell)
     }
-    answers: dict[str, list[str]] = {}
+    answers: dict[str, list[dict[str, Any]]] = {}
     extra: dict[str | None, list[dict[str, Any]]] = {}
     last: str | None = None
     seen: set[str] = set()
@@ -162,7 +164,7 @@ def merge(path: Path, released: Notebook) -> Merged:
         seen.add(known)
         last = known
         if is_solution(course[known]):
-            answers.setdefault(known, []).append(cell["source"])
+            answers.setdefault(known, []).append(cell)
         elif cell["source"].strip() != text_of(course[known]).strip() and known.endswith("_visible"):
             result.notes.append(f"the test cell {known} was changed and has been restored")
     wanted = {name for name, cell in course.items() if name and is_solution(cell)}
@@ -173,20 +175,37 @@ def merge(path: Path, released: Notebook) -> Merged:
     for cell in released["cells"]:
         name = cell_id(cell)
         assert name is not None
-        source, own = text_of(cell), False
+        merged = {"source": text_of(cell), "own": False}
         if is_solution(cell):
-            options = [text for text in answers.get(name, []) if text.strip() != source.strip()]
+            options = [c for c in answers.get(name, []) if c["source"].strip() != text_of(cell).strip()]
             if len(options) > 1:
                 result.notes.append(f"the cell {name} was there {len(options)} times; the last one counts")
             if name not in answers:
                 result.notes.append(f"the cell {name} was missing")
-            source, own = (options or [source])[-1], True
+            merged = {**(options or [merged])[-1], "own": True}
         elif name not in seen and name.endswith("_visible"):
             result.notes.append(f"the test cell {name} was missing and has been put back")
         kind = "code" if cell["cell_type"] == "code" else "markdown"
-        result.cells.append({"kind": kind, "id": name, "source": source, "own": own})
+        result.cells.append({**merged, "kind": kind, "id": name})
         result.cells += extra.get(name, [])
     return result
+
+
+def _outputs(cell: dict[str, Any]) -> dict[str, Any]:
+    """Returns the texts and pictures that were stored with a cell, for what is not run again."""
+    texts, images = [], []
+    stored = cell.get("outputs")
+    for output in stored if isinstance(stored, list) else []:
+        if not isinstance(output, dict):
+            continue
+        data = output.get("data") if isinstance(output.get("data"), dict) else {}
+        png = text_of({"source": data.get("image/png", "")})
+        if isinstance(png, str) and 0 < len(png) < MAX_OUTPUT and len(images) < 8:
+            images.append("".join(png.split()))
+        else:
+            text = text_of({"source": output.get("text", data.get("text/plain", ""))})
+            texts.append(text[:MAX_TEXT] if isinstance(text, str) else "")
+    return {"text": "".join(texts)[:MAX_TEXT], "images": images}
 
 
 def _first_line(text: str) -> str:

@@ -110,6 +110,10 @@ def grade(
         row.reason = merged.reason
         return row
     notes = list(merged.notes)
+    if assignment.checks is None:  # what needs the student's own data is not run again
+        row.cells = [{"text": "", "images": [], "error": None, **cell} for cell in merged.cells]
+        row.graded, row.reason = True, "; ".join(notes)
+        return row
     skipped: set[int] = set()
     silent: set[str] = set()
     for start in range(MAX_STARTS):

@@ -31,6 +31,7 @@ SYSTEM = (
     *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/opt"),
     *(f"/etc/{name}" for name in ("alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime")),
 )
+SHARED = 512 << 20  # bytes that libraries take and that the limit on data does not count
 MAX_PROCESSES = 48  # of one submission
 
 warning = """\
@@ -214,7 +215,7 @@ class Box:
                 used += process.memory_info().rss
             except psutil.Error:
                 continue
-        if used > self._limits.memory:
+        if used > self._limits.memory + SHARED:
             raise Ended(f"it used more than {self._limits.memory / 2**30:.3g} GB of memory and was stopped")
 
     def _why(self) -> str:

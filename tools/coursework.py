@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from grading import collect, course, engine, release, report, sandbox
+from grading import collect, concept_test, course, engine, release, report, sandbox
 
 BUILD = course.ROOT / "build"
 
@@ -140,6 +140,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 print(f"For students: {options.out / assignment.name}.zip")
                 if students:
                     release.build_variants(built[assignment.name], assignment, students, secret, options.out)
+            if not options.names:
+                print("Concept test:", *concept_test.write(options.out))
             return
         if not options.submissions.is_dir():
             raise course.CourseworkError(f"There is no folder {options.submissions}.")

@@ -19,23 +19,41 @@ def probe_partly(names, given):
     base = keras.Model(inputs, keras.layers.Flatten()(x))
     base.trainable = False  # as somebody may have left it
     count = names["freeze_up_to"](base, "bn0")
-    flags = [bool(base.get_layer(f"{kind}{i}").trainable_weights) for kind in ("conv", "bn") for i in range(3)]
-    return {"count": int(count), "flags": np.array(flags), "real": sum(int(np.prod(w.shape)) for w in base.trainable_weights)}
+    flags = [
+        bool(base.get_layer(f"{kind}{i}").trainable_weights) for kind in ("conv", "bn") for i in range(3)
+    ]
+    return {
+        "count": int(count),
+        "flags": np.array(flags),
+        "real": sum(int(np.prod(w.shape)) for w in base.trainable_weights),
+    }
 
 
 def check_partly(given, found):
     flags = [bool(v) for v in found["flags"]]
-    yield "flags", flags[:3] == [False, True, True], (
-        "Up to the named layer nothing may be trainable, and all convolutions after it must be, whatever the flags were before."
+    yield (
+        "flags",
+        flags[:3] == [False, True, True],
+        (
+            "Up to the named layer nothing may be trainable, and all convolutions after it must be, whatever the flags were before."
+        ),
     )
     yield "batchnorm", not any(flags[3:]), "A BatchNorm layer can be trained."
     f = given["filters"]
-    yield "count", found["count"] == f[0] * f[1] + f[1] + f[1] * f[2] + f[2], "The number of trainable parameters is not right."
+    yield (
+        "count",
+        found["count"] == f[0] * f[1] + f[1] + f[1] * f[2] + f[2],
+        "The number of trainable parameters is not right.",
+    )
 
 
 def draw_schedule(rng):
     warmup = int(rng.integers(5, 20))
-    return {"warmup": warmup, "steps": warmup + int(rng.integers(50, 150)), "peak": float(rng.uniform(0.01, 0.1))}
+    return {
+        "warmup": warmup,
+        "steps": warmup + int(rng.integers(50, 150)),
+        "peak": float(rng.uniform(0.01, 0.1)),
+    }
 
 
 def probe_schedule(names, given):
@@ -50,9 +68,15 @@ def check_schedule(given, found):
     s = np.arange(given["steps"])
     t = (s - warmup) / (given["steps"] - warmup)
     rates = found["rates"]
-    yield "warmup", np.allclose(rates[:warmup], peak * (s[:warmup] + 1) / warmup), "The rates of the warm-up are not right."
-    yield "cosine", np.allclose(rates[warmup:], 0.5 * peak * (1 + np.cos(np.pi * t[warmup:]))), (
-        "After the warm-up the rates do not follow the cosine from the peak down."
+    yield (
+        "warmup",
+        np.allclose(rates[:warmup], peak * (s[:warmup] + 1) / warmup),
+        "The rates of the warm-up are not right.",
+    )
+    yield (
+        "cosine",
+        np.allclose(rates[warmup:], 0.5 * peak * (1 + np.cos(np.pi * t[warmup:]))),
+        ("After the warm-up the rates do not follow the cosine from the peak down."),
     )
 
 
@@ -70,9 +94,17 @@ def probe_rates(names, given):
 
 def check_rates(given, found):
     expected = given["top"] * given["factor"] ** np.arange(3, -1, -1)
-    yield "rates", np.allclose(found["rates"], expected), "The rates do not fall from the last block to the first, by the factor."
-    yield "adam", found["answers"] == {"SGD": "a tenth", "Adam": "nothing"}, (
-        "SGD's steps are proportional to the gradient. Adam divides each gradient by its own size, so a factor cancels."
+    yield (
+        "rates",
+        np.allclose(found["rates"], expected),
+        "The rates do not fall from the last block to the first, by the factor.",
+    )
+    yield (
+        "adam",
+        found["answers"] == {"SGD": "a tenth", "Adam": "nothing"},
+        (
+            "SGD's steps are proportional to the gradient. Adam divides each gradient by its own size, so a factor cancels."
+        ),
     )
 
 
@@ -87,7 +119,10 @@ RUNS = [
 
 
 def draw_faults(rng):
-    runs = [{**run, **{k: run[k] * float(rng.uniform(0.5, 2)) for k in ("kernel", "statistics", "head")}} for run, _ in RUNS]
+    runs = [
+        {**run, **{k: run[k] * float(rng.uniform(0.5, 2)) for k in ("kernel", "statistics", "head")}}
+        for run, _ in RUNS
+    ]
     values = [float(v) for v in rng.permutation(np.linspace(0.4, 0.95, 6))]
     return {"runs": runs, "accuracies": dict(zip(["sound", "a", "b", "c", "d", "e"], values, strict=True))}
 
@@ -101,10 +136,18 @@ def probe_faults(names, given):
 
 def check_faults(given, found):
     right = sum(found["named"].get(str(i)) == fault for i, (_, fault) in enumerate(RUNS))
-    yield "named", right / len(RUNS), f"{len(RUNS) - right} of {len(RUNS)} runs have another fault than the one you named."
+    yield (
+        "named",
+        right / len(RUNS),
+        f"{len(RUNS) - right} of {len(RUNS)} runs have another fault than the one you named.",
+    )
     values = given["accuracies"]
     order = sorted((name for name in values if values[name] < values["sound"]), key=lambda name: values[name])
-    yield "ranked", found["ranked"].get("order") == order, "The faults that cost accuracy are not ranked, the dearest first."
+    yield (
+        "ranked",
+        found["ranked"].get("order") == order,
+        "The faults that cost accuracy are not ranked, the dearest first.",
+    )
 
 
 def draw_budget(rng):
@@ -134,12 +177,25 @@ def check_budget(given, found):
 
     # The labels of the new images stay out of the sandbox's inputs.
     images, labels = load_digits(return_X_y=True)
-    known = {np.round(image * 255 / 16).astype("uint8").tobytes(): label for image, label in zip(images, labels, strict=True)}
+    known = {
+        np.round(image * 255 / 16).astype("uint8").tobytes(): label
+        for image, label in zip(images, labels, strict=True)
+    }
     y = np.array([known[np.ascontiguousarray(image[..., 0]).tobytes()] for image in given["x_new"]]) - 5
     passes = float(found["passes"])
     within = 0 < passes <= 3000
-    yield "within", within, f"{passes:.0f} image passes went through the base; more than 0 and at most 3,000 are allowed."
-    right = float(np.mean(found["logits"].argmax(axis=1) == y)) if found["logits"].shape == (len(y), 5) else 0.0
+    yield (
+        "within",
+        within,
+        f"{passes:.0f} image passes went through the base; more than 0 and at most 3,000 are allowed.",
+    )
+    right = (
+        float(np.mean(found["logits"].argmax(axis=1) == y)) if found["logits"].shape == (len(y), 5) else 0.0
+    )
     message = f"On images that it has not seen, {right:.0%} are right."
     yield "good", right >= 0.85, message
-    yield "better", right >= 0.90 and within, message if right < 0.9 else "Only within the budget does this count."
+    yield (
+        "better",
+        right >= 0.90 and within,
+        message if right < 0.9 else "Only within the budget does this count.",
+    )

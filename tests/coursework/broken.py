@@ -81,6 +81,23 @@ def task(name: str, code: str) -> Callable[[Notebook], Notebook]:
 
 
 SWALLOW = "while True:\n    try:\n        while True:\n            pass\n    except:\n        pass"
+SLOW_HOG = """
+hog = []
+try:
+    while True:
+        hog.append(bytearray(10**7))
+except MemoryError:
+    pass
+hog = []
+"""
+CHATTER = """
+import os
+for descriptor in range(3, 20):
+    try:
+        os.write(descriptor, b"x" * 100)
+    except OSError:
+        pass
+"""
 FORK = "import subprocess, sys\nchildren = [subprocess.Popen(['sleep', '600']) for _ in range(100)]"
 
 # Name -> edit, points lost of the 35, what the reason must hold.
@@ -88,14 +105,23 @@ RUNNING: dict[str, tuple[Callable[[Notebook], Notebook], float, str]] = {
     "endless loop": (own_cell("while True:\n    pass"), 0, "ran too long"),
     "endless, swallowed": (own_cell(SWALLOW), 0, "ran too long"),
     "endless when called": (
-        task("risk", "def empirical_risk(logits, labels):\n    while True:\n        pass"), 3, ""),
+        task("risk", "def empirical_risk(logits, labels):\n    while True:\n        pass"),
+        3,
+        "",
+    ),
     "memory hog": (own_cell("import numpy as np\nhog = np.ones(10**11)"), 0, ""),
-    "memory hog, slowly": (
-        own_cell("hog = []\ntry:\n    while True:\n        hog.append(bytearray(10**7))\nexcept MemoryError:\n    pass\nhog = []"), 0, ""),
+    "memory hog, slowly": (own_cell(SLOW_HOG), 0, ""),
     "kernel killed": (own_cell("import os\nos._exit(1)"), 0, "its process ended"),
-    "killed by a signal": (own_cell("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"), 0, "its process ended"),
+    "killed by a signal": (
+        own_cell("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"),
+        0,
+        "its process ended",
+    ),
     "killed when called": (
-        task("risk", "import os\ndef empirical_risk(logits, labels):\n    os._exit(0)"), 3, "process ended"),
+        task("risk", "import os\ndef empirical_risk(logits, labels):\n    os._exit(0)"),
+        3,
+        "process ended",
+    ),
     "exit": (own_cell("import sys\nsys.exit(3)"), 0, ""),
     "syntax error": (task("risk", "def empirical_risk(logits, labels)\n    return 1"), 3, ""),
     "prints without end": (own_cell("for i in range(10**6):\n    print('x' * 1000)"), 0, ""),
@@ -109,9 +135,8 @@ RUNNING: dict[str, tuple[Callable[[Notebook], Notebook], float, str]] = {
     "megabytes of output": (megabytes, 0, ""),
     "magic and shell": (own_cell("%timeit -n1 -r1 1 + 1\n!ls\n1 + 1"), 0, ""),
     "strange results": (task("risk", "def empirical_risk(logits, labels):\n    return object()"), 3, ""),
-    "channel": (own_cell("import os\nfor fd in range(3, 20):\n    try:\n        os.write(fd, b'x' * 100)\n    except OSError:\n        pass"),
-                0, "grader's channel"),
-}  # fmt: skip
+    "channel": (own_cell(CHATTER), 0, "grader's channel"),
+}
 
 # Name -> bytes of the file, and what the reason must hold: nothing can be graded here.
 FILES: dict[str, tuple[bytes, str]] = {

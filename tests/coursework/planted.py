@@ -103,11 +103,11 @@ CONCEPTS = {
             "risk": replace(
                 (
                     "shifted = logits - ",
-                    "logits = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)\n    shifted = logits - ",
+                    "logits = np.exp(logits) / np.exp(logits).sum(axis=1)[:, None]\n    shifted = logits - ",
                 )
             )
         },
-    ),  # fmt: skip
+    ),
     "off-by-one": Planted({"risk": 3}, {"risk": replace(("labels].mean", "labels - 1].mean"))}),
     "weights-upside-down": Planted(
         {"importance": 3},
@@ -125,7 +125,7 @@ CONCEPTS = {
                 ("(curvature * w_hat + alpha * w_start)", "curvature * w_hat"),
             )
         },
-    ),  # fmt: skip
+    ),
     "wrong-denominators": Planted(
         {"distances": 3},
         {"distances": replace(("(2 * bandwidth**2)", "bandwidth**2"), ("(4 * d**2)", "d**2"))},
@@ -154,7 +154,7 @@ CONCEPTS = {
                 ("target_from_scratch - target_with_source", "target_with_source - target_from_scratch"),
             ),
         },
-    ),  # fmt: skip
+    ),
 }
 
 FEATURES_ITEMS = ("extract", "probe", "leak", "fair", "interval", "curve", "augment", "depths")
@@ -179,11 +179,11 @@ FEATURES = {
             "probe": replace(
                 (
                     "pipeline.fit(f_train, y_train)",
-                    "pipeline.fit(f_train, y_train)\n        pipeline[0].fit(np.concatenate([f_train, f_val]))",
+                    "pipeline.fit(f_train, y_train)\n        pipeline[0].fit(np.vstack([f_train, f_val]))",
                 )
             )
         },
-    ),  # fmt: skip
+    ),
     "chosen-on-training": Planted(
         {"probe": 2},
         {"probe": replace(("pipeline.predict(f_val) == y_val", "pipeline.predict(f_train) == y_train"))},
@@ -209,7 +209,7 @@ FEATURES = {
             ),
             "depths": replace(("o.mean(axis=(1, 2))", "o.max(axis=(1, 2))")),
         },
-    ),  # fmt: skip
+    ),
 }
 
 SUBMISSIONS = {"repair": REPAIR, "concepts": CONCEPTS, "features": FEATURES}

@@ -1,4 +1,4 @@
-"""The coursework: sources, releases, outcomes, the points of planted submissions, and submissions that break things."""
+"""The coursework: sources, releases, outcomes, points of planted submissions, and what tries to break it."""
 
 import ast
 import csv
@@ -8,11 +8,11 @@ import re
 import subprocess
 import zipfile
 
+import broken
+import planted
 import pytest
 
-import broken
 import coursework
-import planted
 from grading import collect, course, engine, release, report, sandbox
 from grading.box import wire
 

@@ -152,7 +152,7 @@ def write_feedback(row: Row, assignment: Assignment, path: Path) -> None:
             name, text = (str(cell["error"].get(key, "")) for key in ("type", "text"))
             said = f"{name}: {text}" if text else name
             body.append(f'<pre class="bad">{escape(said[:2000])}</pre>')
-    _page(path, f"{assignment.title}: {row.student}", body)
+    write_page(path, f"{assignment.title}: {row.student}", body)
 
 
 def write_summary(
@@ -184,7 +184,7 @@ def write_summary(
         body.append(f"<tr><td>{name}</td>{''.join(cells)}<td>{escape(row.reason)}</td></tr>")
     body.append("</table></div>")
     body += _class_tables(graded, assignment)
-    _page(path, assignment.title, body)
+    write_page(path, assignment.title, body)
 
 
 def file_name(student: str) -> str:
@@ -254,7 +254,8 @@ def _image(image: str) -> str:
     return f'<img alt="a figure that this cell showed" src="data:image/png;base64,{image}">'
 
 
-def _page(path: Path, title: str, body: Sequence[str]) -> None:
+def write_page(path: Path, title: str, body: Sequence[str]) -> None:
+    """Writes a page that loads nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     page = PAGE.format(title=escape(title), style=STYLE, body="\n".join(body))
     path.write_text(page, encoding="utf-8", errors="replace")

@@ -212,7 +212,106 @@ FEATURES = {
     ),
 }
 
-SUBMISSIONS = {"repair": REPAIR, "concepts": CONCEPTS, "features": FEATURES}
+FINETUNE_ITEMS = ("partly", "schedule", "rates", "faults", "budget")
+UNFROZEN = """\
+inputs = keras.Input(base.input_shape[1:])
+    model = keras.Model(inputs, keras.layers.Dense(n_classes)(base(inputs)))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(learning_rate=0.01, momentum=0.9), loss)
+    model.fit(x_train, y_train, batch_size=20, epochs=60, verbose=0)
+    return lambda images: np.asarray(model(images, training=False))
+    base.trainable = False"""
+FINETUNE = {
+    "perfect": Planted(),
+    "empty": Planted(dict.fromkeys(FINETUNE_ITEMS, NONE), as_released=FINETUNE_ITEMS),
+    "batchnorm-free": Planted(
+        {"partly": 2},
+        {"partly": replace((" and not isinstance(layer, keras.layers.BatchNormalization)", ""))},
+    ),
+    "base-not-frozen": Planted({"partly": 3}, {"partly": replace(("i > last", "i >= 0"))}),
+    "tensors-for-numbers": Planted(
+        {"partly": 1},
+        {
+            "partly": replace(
+                ("int(sum(np.prod(w.shape) for w in base.trainable_weights))", "len(base.trainable_weights)")
+            )
+        },
+    ),
+    "no-warm-up": Planted({"schedule": 1}, {"schedule": replace(("step < warmup", "step < 0"))}),
+    "rates-upside-down": Planted(
+        {"rates": 3},
+        {
+            "rates": replace(
+                ("enumerate(reversed(blocks))", "enumerate(blocks)"),
+                ('"Adam": "nothing"', '"Adam": "a tenth"'),
+            )
+        },
+    ),
+    "not-recompiled-unseen": Planted(
+        {"faults": 2.33},
+        {"faults": replace(('return "not recompiled"', 'return "none"'), ("-cost[name])", "cost[name])"))},
+    ),
+    "over-budget": Planted({"budget": 4}, {"budget": replace(("base.trainable = False", UNFROZEN))}),
+    "off-by-one-class": Planted(
+        {"budget": 4},
+        {
+            "budget": replace(
+                (
+                    "return lambda images: np.asarray(model(images, training=False))",
+                    "return lambda images: np.roll(np.asarray(model(images, training=False)), 1, axis=1)",
+                )
+            )
+        },
+    ),
+}
+
+TUNING_ITEMS = ("objective", "folds", "paired", "errors", "calibration")
+TUNING = {
+    "perfect": Planted(),
+    "empty": Planted(dict.fromkeys(TUNING_ITEMS, NONE), as_released=TUNING_ITEMS),
+    "linear-scale": Planted({"objective": 2}, {"objective": replace((", log=True", ""))}),
+    "error-for-accuracy": Planted({"objective": 2}, {"objective": replace(("== y_val", "!= y_val"))}),
+    "twins-apart": Planted(
+        {"folds": 2}, {"folds": replace(("import GroupKFold", "import KFold"), ("GroupKFold(k)", "KFold(k)"))}
+    ),
+    "training-scores": Planted(
+        {"folds": 4},
+        {
+            "folds": replace(
+                ("predict(f[held_out]) == y[held_out]", "predict(f[train_rows]) == y[train_rows]")
+            )
+        },
+    ),
+    "unpaired": Planted(
+        {"paired": 3},
+        {
+            "paired": replace(
+                (
+                    "difference[rows].mean(axis=1), [2.5, 97.5]",
+                    "right_b[rows].mean(axis=1) - right_a[rows[::-1]].mean(axis=1), [2.5, 97.5]",
+                )
+            )
+        },
+    ),
+    "luck-of-the-best-test": Planted(
+        {"paired": 2}, {"paired": replace(("np.argmax(val_accuracies)", "np.argmax(test_accuracies)"))}
+    ),
+    "transposed": Planted(
+        {"errors": 2}, {"errors": replace(("(labels, predicted), 1", "(predicted, labels), 1"))}
+    ),
+    "temperature-multiplied": Planted(
+        {"calibration": 6},
+        {"calibration": replace(("val_logits / t", "val_logits * t"), ("inside.mean() * abs", "abs"))},
+    ),
+}
+
+SUBMISSIONS = {
+    "repair": REPAIR,
+    "concepts": CONCEPTS,
+    "features": FEATURES,
+    "finetune": FINETUNE,
+    "tuning": TUNING,
+}
 
 
 def cells_by_id(notebook: Notebook) -> dict[str, dict[str, Any]]:

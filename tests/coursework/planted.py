@@ -305,12 +305,46 @@ TUNING = {
     ),
 }
 
+SOURCE_ITEMS = ("rank", "leep", "pareto", "harm", "choose")
+SOURCE = {
+    "perfect": Planted(),
+    "empty": Planted(dict.fromkeys(SOURCE_ITEMS, NONE), as_released=SOURCE_ITEMS),
+    "values-for-ranks": Planted(
+        {"rank": 2},
+        {
+            "rank": replace(
+                ("rankdata(scores), rankdata(accuracies)", "np.array(scores), np.array(accuracies)")
+            )
+        },
+    ),
+    "rows-for-columns": Planted(
+        {"leep": 4}, {"leep": replace(("joint.sum(axis=0)", "joint.sum(axis=1)[:, None]"))}
+    ),
+    "slowest-first": Planted({"pareto": 1}, {"pareto": replace(('row["seconds"])]', '-row["seconds"])]'))}),
+    "most-accurate-only": Planted(
+        {"pareto": 3},
+        {"pareto": replace(("not any(beats(other, row) for other in rows)", 'row["accuracy"] > 0.9'))},
+    ),
+    "mean-is-verdict": Planted({"harm": 2}, {"harm": replace(("abs(mean) <= half", "abs(mean) == 0"))}),
+    "unpaired": Planted(
+        {"harm": 2},
+        {
+            "harm": replace(
+                ("gain.std(ddof=1)", "np.hypot(np.std(with_source, ddof=1), np.std(without, ddof=1))")
+            )
+        },
+    ),
+    "all-sizes": Planted({"choose": 3}, {"choose": replace((' if row["n"] == n', ""))}),
+    "no-tolerance": Planted({"choose": 2}, {"choose": replace(("< tolerance", "<= 0"))}),
+}
+
 SUBMISSIONS = {
     "repair": REPAIR,
     "concepts": CONCEPTS,
     "features": FEATURES,
     "finetune": FINETUNE,
     "tuning": TUNING,
+    "source": SOURCE,
 }
 
 

@@ -193,12 +193,14 @@ def merge(path: Path, released: Notebook) -> Merged:
 
 def _outputs(cell: dict[str, Any]) -> dict[str, Any]:
     """Returns the texts and pictures that were stored with a cell, for what is not run again."""
-    texts, images = [], []
+    texts: list[str] = []
+    images: list[str] = []
     stored = cell.get("outputs")
     for output in stored if isinstance(stored, list) else []:
         if not isinstance(output, dict):
             continue
-        data = output.get("data") if isinstance(output.get("data"), dict) else {}
+        data: Any = output.get("data")
+        data = data if isinstance(data, dict) else {}
         png = text_of({"source": data.get("image/png", "")})
         if isinstance(png, str) and 0 < len(png) < MAX_OUTPUT and len(images) < 8:
             images.append("".join(png.split()))

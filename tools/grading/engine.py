@@ -208,10 +208,9 @@ class _Run:
                 meta, found = box.receive(limits.probe_seconds + 20)
                 if not isinstance(meta, dict) or meta.get("event") != "found":
                     raise sandbox.Ended("it wrote into the grader's channel")
-                texts = meta.get("texts")
-                error = meta.get("error")
+                said, error = meta.get("texts"), meta.get("error")
                 self.found[item.name] = (
-                    {**(texts if isinstance(texts, dict) else {}), **found},
+                    {**(said if isinstance(said, dict) else {}), **found},
                     error if isinstance(error, dict) else None,
                 )
             self.probing = None
@@ -282,7 +281,7 @@ def _record(meta: dict[str, Any]) -> dict[str, Any]:
 
 
 def _shown(cells: list[dict[str, Any]], records: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:
-    nothing = {"text": "", "images": [], "error": None}
+    nothing: dict[str, Any] = {"text": "", "images": [], "error": None}
     return [{**cell, **records.get(i, nothing), "ran": i in records} for i, cell in enumerate(cells)]
 
 

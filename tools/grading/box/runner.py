@@ -135,7 +135,7 @@ def run_cell(shell: Any, index: int, source: str, seconds: float) -> dict[str, A
         error = result.error_before_exec or result.error_in_exec
     except BaseException as other:
         error = other
-    images = []
+    images: list[str] = []
     for shown in list(shell.display_pub.outputs):
         data = shown.get("data", {}) if isinstance(shown, dict) else getattr(shown, "data", None) or {}
         png = data.get("image/png")

@@ -139,6 +139,7 @@ class Box:
     def __init__(self, process: subprocess.Popen[bytes], limits: Limits) -> None:
         self._process, self._limits = process, limits
         self._frames = wire.Frames()
+        self._error = ""
         self._ready: list[tuple[Any, dict[str, np.ndarray]]] = []
         self._deadline = time.monotonic() + limits.seconds
         self._selector = selectors.DefaultSelector()
@@ -167,6 +168,8 @@ class Box:
         end = min(time.monotonic() + seconds, self._deadline)
         assert self._process.stdout is not None
         while not self._ready:
+            if self._error:
+                raise Ended(f"it wrote into the grader's channel: {self._error}")
             if time.monotonic() > end:
                 raise Ended("it ran too long and was stopped")
             self._watch()
@@ -176,9 +179,10 @@ class Box:
             if not piece:
                 raise Ended(self._why())
             try:
-                self._ready += self._frames.feed(piece)
+                for frame in self._frames.feed(piece):
+                    self._ready.append(frame)
             except wire.WireError as error:
-                raise Ended(f"it wrote into the grader's channel: {error}") from None
+                self._error = str(error)
         return self._ready.pop(0)
 
     def close(self) -> None:

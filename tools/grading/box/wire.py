@@ -7,7 +7,7 @@ checks every number in it, because the other side may be a submission that lies.
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -76,23 +76,22 @@ class Frames:
     def __init__(self) -> None:
         self._held = bytearray()
 
-    def feed(self, piece: bytes) -> list[tuple[Any, dict[str, np.ndarray]]]:
-        """Takes the next bytes and returns the frames that are complete now.
+    def feed(self, piece: bytes) -> Iterator[tuple[Any, dict[str, np.ndarray]]]:
+        """Takes the next bytes and yields the frames that are complete now.
 
         Raises:
-            WireError: If a frame is too long or cannot be read.
+            WireError: If a frame is too long or cannot be read, after those before it.
         """
         self._held += piece
-        done = []
         while len(self._held) >= _LENGTH:
             size = int.from_bytes(self._held[:_LENGTH], "little")
             if size > MAX_FRAME:
                 raise WireError("a frame is too long.")
             if len(self._held) < _LENGTH + size:
                 break
-            done.append(unpack(bytes(self._held[_LENGTH : _LENGTH + size])))
+            body = bytes(self._held[_LENGTH : _LENGTH + size])
             del self._held[: _LENGTH + size]
-        return done
+            yield unpack(body)
 
 
 def write(descriptor: int, frame: bytes) -> None:

@@ -22,11 +22,22 @@ SECRET = "a secret of the tests"
 JOBS = min(2, os.cpu_count() or 1)
 
 
+class Releases(dict):
+    """Name -> released notebook, built when it is asked for."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder = folder
+
+    def __missing__(self, name):
+        self.update(release.build([course.load(name)], self.folder))
+        return self[name]
+
+
 @pytest.fixture(scope="module")
 def released(tmp_path_factory):
-    """All releases: name to notebook, and the folder."""
-    folder = tmp_path_factory.mktemp("release")
-    return release.build([course.load(name) for name in NAMES], folder), folder
+    """The releases."""
+    return Releases(tmp_path_factory.mktemp("release"))
 
 
 def settings(**changes):
@@ -62,11 +73,11 @@ def test_items_and_notebook_agree(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_release_holds_no_solution(name, released):
-    notebooks, folder = released
-    text = json.dumps(notebooks[name])
+    notebook = released[name]
+    text = json.dumps(notebook)
     assert not re.search(r"(BEGIN|END) (SOLUTION|HIDDEN)|BROKEN|def probe_|check_\w+\(given", text)
     before = planted.cells_by_id(course.load(name).source())
-    after = planted.cells_by_id(notebooks[name])
+    after = planted.cells_by_id(notebook)
     assert set(after) == {*before, "colab"}
     for item in course.load(name).items:
         if item.by_hand:
@@ -78,8 +89,8 @@ def test_release_holds_no_solution(name, released):
             assert solved
             assert solved not in planted.text_of(after[item.name])
         ast.parse(planted.text_of(after[item.name]))
-    assert all(not cell.get("outputs") for cell in notebooks[name]["cells"])
-    with zipfile.ZipFile(folder / f"{name}.zip") as archive:
+    assert all(not cell.get("outputs") for cell in notebook["cells"])
+    with zipfile.ZipFile(released.folder / f"{name}.zip") as archive:
         assert archive.namelist() == [f"{name}/{name}.ipynb"]
     assert "colab.research.google.com" in planted.text_of(after["intro"])
 
@@ -146,7 +157,7 @@ def test_items_assess_outcomes_that_exist():
 @pytest.mark.parametrize("name", list(planted.SUBMISSIONS))
 def test_planted_submissions_get_their_points(name, released, tmp_path):
     assignment = course.load(name)
-    planted.plant(name, assignment.source(), released[0][name], tmp_path / "in")
+    planted.plant(name, assignment.source(), released[name], tmp_path / "in")
     rows = coursework.grade(name, tmp_path / "in", tmp_path / "out", ["absent"], settings(), say=False)
     by_name = {row.student: row for row in rows}
     assert set(by_name) == {*planted.SUBMISSIONS[name], "absent"}
@@ -203,7 +214,7 @@ def test_visible_messages_reach_the_student(released, tmp_path):
     """As released, the visible tests fail with their own messages, and these stand on the feedback page."""
     assignment = course.load("concepts")
     (tmp_path / "empty").mkdir()
-    release.write(released[0]["concepts"], tmp_path / "empty" / "concepts.ipynb")
+    release.write(released["concepts"], tmp_path / "empty" / "concepts.ipynb")
     rows = coursework.grade("concepts", tmp_path, tmp_path / "out", settings=settings(), say=False)
     page = (tmp_path / "out" / "feedback" / "empty.html").read_text(encoding="utf-8")
     assert rows[0].total == 0
@@ -217,7 +228,7 @@ def test_visible_messages_reach_the_student(released, tmp_path):
 
 @pytest.mark.slow
 def test_no_submission_breaks_the_grader(released, tmp_path):
-    source, notebook = course.load("concepts").source(), released[0]["concepts"]
+    source, notebook = course.load("concepts").source(), released["concepts"]
     broken.plant(source, notebook, tmp_path / "in")
     limits = settings(cell_seconds=6.0, probe_seconds=6.0, memory=3 << 29)
     rows = coursework.grade("concepts", tmp_path / "in", tmp_path / "out", ["absent"], limits, say=False)
@@ -279,7 +290,7 @@ def test_a_submission_sees_its_own_folder_alone(released, tmp_path, monkeypatch)
         "/etc/passwd",
     ]
     spy = broken.own_cell(SPY.format(paths=paths, port=server.getsockname()[1], target=str(target)))
-    solved = planted.solved(course.load("concepts").source(), released[0]["concepts"])
+    solved = planted.solved(course.load("concepts").source(), released["concepts"])
     broken.write(tmp_path / "in" / "other", json.dumps(solved).encode())
     broken.write(tmp_path / "in" / "spy", json.dumps(spy(solved)).encode())
     rows = coursework.grade("concepts", tmp_path / "in", tmp_path / "out", settings=settings(), say=False)
@@ -311,14 +322,16 @@ def test_without_bubblewrap_there_is_a_loud_warning(released, tmp_path, monkeypa
     monkeypatch.setattr(sandbox, "bubblewrap", lambda: None)
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "ada.ipynb").write_text("{}", encoding="utf-8")
-    monkeypatch.setattr(release, "build", lambda assignments, out: released[0])
+    notebooks = {"concepts": released["concepts"]}
+    monkeypatch.setattr(release, "build", lambda assignments, out: notebooks)
     coursework.grade("concepts", tmp_path / "in", tmp_path / "out", settings=settings(), say=False)
     assert "NO SANDBOX" in capsys.readouterr().err
     assert "NO SANDBOX" in (tmp_path / "out" / "summary.html").read_text(encoding="utf-8")
 
 
 def test_the_public_secret_is_named_loudly(released, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(release, "build", lambda assignments, out: released[0])
+    notebooks = {"concepts": released["concepts"]}
+    monkeypatch.setattr(release, "build", lambda assignments, out: notebooks)
     (tmp_path / "ada.ipynb").write_text("{}", encoding="utf-8")
     public = engine.Settings(course.DEMONSTRATION)
     coursework.grade("concepts", tmp_path, tmp_path / "out", settings=public, say=False)
@@ -330,7 +343,7 @@ def test_the_public_secret_is_named_loudly(released, tmp_path, monkeypatch, caps
 
 @pytest.mark.slow
 def test_a_variant_is_graded_by_its_own_numbers(released, tmp_path):
-    assignment, notebook = course.load("concepts"), released[0]["concepts"]
+    assignment, notebook = course.load("concepts"), released["concepts"]
     release.build_variants(notebook, assignment, ["ada", "bob"], SECRET, tmp_path / "release")
     own = {}
     for student in ("ada", "bob"):
@@ -347,7 +360,7 @@ def test_a_variant_is_graded_by_its_own_numbers(released, tmp_path):
 def test_marks_by_hand_go_into_a_sheet_and_come_back(released, tmp_path):
     assignment = course.load("project")
     (tmp_path / "in" / "ada").mkdir(parents=True)
-    release.write(released[0]["project"], tmp_path / "in" / "ada" / "project.ipynb")
+    release.write(released["project"], tmp_path / "in" / "ada" / "project.ipynb")
     rows = coursework.grade("project", tmp_path / "in", tmp_path / "out", settings=settings(), say=False)
     assert rows[0].graded
     with open(tmp_path / "out" / "grades.csv", newline="", encoding="utf-8-sig") as file:

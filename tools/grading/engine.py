@@ -196,6 +196,8 @@ class _Run:
                 self.at = index
                 if event == "cell":
                     self.records[index] = _record(meta)
+                    box.watch()
+                    box.send(wire.pack({}))
             self.at = None
             for item in self.assignment.items:
                 if item.by_hand or item.name in silent:

@@ -172,7 +172,7 @@ class Box:
                 raise Ended(f"it wrote into the grader's channel: {self._error}")
             if time.monotonic() > end:
                 raise Ended("it ran too long and was stopped")
-            self._watch()
+            self.watch()
             if not self._selector.select(timeout=0.2):
                 continue
             piece = os.read(self._process.stdout.fileno(), 1 << 20)
@@ -210,7 +210,12 @@ class Box:
         self._known |= {process.pid: process for process in now}
         return now
 
-    def _watch(self) -> None:
+    def watch(self) -> None:
+        """Looks at what the submission uses now.
+
+        Raises:
+            Ended: If that is too much.
+        """
         family, used = self._family(), 0
         if len(family) > MAX_PROCESSES:
             raise Ended(f"it started more than {MAX_PROCESSES} processes and was stopped")

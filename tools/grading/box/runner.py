@@ -187,6 +187,10 @@ def main() -> None:
         send(wire.pack({"event": "begin", "cell": index}))
         record = run_cell(shell, index, source, settings["cell_seconds"])
         send(wire.pack({"event": "cell", "cell": index, **record}))
+        if (
+            wire.read(inbox) is None
+        ):  # the grader looks at what this cell left behind before the next one runs
+            return
     send(wire.pack({"event": "ran"}))
     while (question := wire.read(inbox)) is not None:
         meta, given = question

@@ -18,9 +18,12 @@ _SUBMODULES = (
     "evaluation",
     "features",
     "losses",
+    "own_images",
     "plots",
     "profiles",
     "recipes",
+    "report",
+    "run",
     "transfer",
 )
 

@@ -1,7 +1,7 @@
 """A folder of your own images: looked through before anything is trained, then split.
 
-`load` reads every file once. It names the files that cannot be decoded, and finds copies of one picture by their
-hashes: a copy on both sides of a split makes a test result too good.
+`load` reads every file once. It names the files that cannot be decoded, and finds copies of one picture by
+their hashes: a copy on both sides of a split makes a test result too good.
 """
 
 import io
@@ -159,9 +159,9 @@ def load(
     The layout is that of `tlhelpers.data.load`: one folder a class, or train/, val/ and test/ with class
     folders inside. What is missing is split off by the same rules: a fixed fifth of each class for test, a
     tenth of the rest for validation. Unreadable files are left out. Of copies of one picture only one is used
-    where the split is made here; where the folder ships splits, training images that are in validation or test,
-    and validation images that are in test, are left out. Equal files in folders of different classes are left
-    out, all of them.
+    where the split is made here. Where the folder ships splits, training images that are in validation or
+    test, and validation images that are in test, are left out. Equal files in folders of different classes
+    are left out, all of them.
 
     Args:
         folder: The folder or zip file.
@@ -297,8 +297,7 @@ def _why(error: Exception, content: bytes) -> str:
 def _copies(
     entries: list[tuple[str, str, str]], looks: dict[str, _Look], split_here: bool
 ) -> tuple[tuple[Copies, ...], dict[str, str]]:
-    """Returns groups of files that show one picture, and the files that are left out for it, with the "
-    "reason."""
+    """Returns groups of files that show one picture, and the files that are left out for it -> why."""
     order = sorted(range(len(entries)), key=lambda i: (_PRIORITY.index(entries[i][1]), entries[i][0]))
     entries = [entries[i] for i in order]
     exact: dict[bytes, list[int]] = {}

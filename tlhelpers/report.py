@@ -132,7 +132,9 @@ def reliability(probabilities: np.ndarray, y: np.ndarray, bins: int = BINS) -> l
 
 
 def calibration_error(probabilities: np.ndarray, y: np.ndarray, bins: int = BINS) -> float:
-    """Returns the expected calibration error (Naeini et al., 2015): the mean gap between confidence and accuracy.
+    """Returns the expected calibration error: the mean gap between confidence and accuracy.
+
+    It is that of Naeini et al. (2015).
 
     Args:
         probabilities: (n, k).
@@ -239,8 +241,8 @@ def _images(o: Outcome) -> str:
     height, width = check.sizes[:, 0], check.sizes[:, 1]
     here = [s for s in ("val", "test") if s not in check.shipped]
     words = {"val": "validation", "test": "test"}
-    made = f"The folder has no {' and no '.join(words[s] for s in here)} images of its own; they were "
-    made = "split off, "
+    none = " and no ".join(words[s] for s in here)
+    made = f"The folder has no {none} images of its own; they were split off, "
     parts = [
         f"<p>{made}each class by its share (seed {o.seed}).</p>"
         if here

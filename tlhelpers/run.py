@@ -26,8 +26,9 @@ __all__ = ["run"]
 Step = Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]]
 
 RECIPE = transfer.Recipe(epochs=6, learning_rate=3e-4)
-MAX_TUNED = 2000  # training images of fine-tuning: more would take more than minutes
+MAX_TUNED = 1920  # training images of fine-tuning: more would take more than minutes
 COMPARED = 32  # images on which the exported models are compared with the trained one
+PIECE = 512  # images whose features are computed between two signs of progress
 TOLERANCE = 1e-3  # of a probability
 
 
@@ -52,8 +53,8 @@ def run(
 
     Two linear probes are trained, on the features of the last layer and on those of several depths. Then the
     blocks above ``border`` are fine-tuned on a cached frozen trunk. The validation images choose between the
-    three; where two are equal, the simpler one is kept. They also set the temperature of the probabilities (Guo
-    et al., 2017). The test images are used once, at the end, with the exported model.
+    three; where two are equal, the simpler one is kept. They also set the temperature of the probabilities
+    (Guo et al., 2017). The test images are used once, at the end, with the exported model.
 
     Args:
         folder: One folder a class, or train/, val/, test/ with class folders inside; see `own_images.load`.
@@ -65,7 +66,8 @@ def run(
         epochs: Epochs of fine-tuning; 0 leaves it out.
         mirror: Whether a mirrored image is a valid image. It is not for letters, digits or road signs.
         overwrite: Whether to replace the files of an earlier report.
-        backbone: ``None`` takes EfficientNet-Lite0 with the weights of ImageNet; else one of this image size.
+        backbone: ``None`` takes EfficientNet-Lite0 with the weights of ImageNet; of another one its own image
+            size counts.
         border: Beginning of a layer's name: this layer and what is below it stay frozen in fine-tuning.
         step: Shows progress, see `Step`.
 
@@ -80,7 +82,8 @@ def run(
     files = _files(Path(out).expanduser(), Path(folder).expanduser(), overwrite)
     with _staging(files, Path(out).expanduser()) as staged:
         with step("Looking through the images", None) as update:
-            ds, check = own_images.load(folder, image_size, seed, lambda done, total: update(done))
+            size = backbone.image_size if backbone else image_size
+            ds, check = own_images.load(folder, size, seed, lambda done, total: update(done))
         outcome, model = _train(ds, check, image_size, seed, epochs, mirror, backbone, border, step)
         with step("Exporting the model", None):
             predict, export = _export(model, outcome.temperature, ds, staged)
@@ -115,9 +118,10 @@ def _train(
     keras.utils.set_random_seed(seed)
     clock = time.perf_counter()
     n_images = len(ds.y_train) + len(ds.y_val)
-    with step(f"Computing features of {n_images:,} images", None):
+    with step("Computing features", n_images) as update:
         backbone = backbone or backbones.load("efficientnet_lite0", image_size=image_size)
-        f_train, f_val = (features.extract(backbone, x, taps="multi") for x in (ds.x_train, ds.x_val))
+        f_train = _features(backbone, ds.x_train, update)
+        f_val = _features(backbone, ds.x_val, lambda done: update(len(ds.y_train) + done))
     with step("Training linear probes", None):
         # The last layer is the last of the taps.
         last = slice(f_train.shape[1] - backbone.n_features, None)
@@ -163,6 +167,16 @@ def _candidate(name: str, predicted: np.ndarray, ds: data.Dataset, seconds: floa
     return Candidate(name, float(np.mean(predicted == ds.y_val)), seconds)
 
 
+def _features(
+    backbone: Backbone, x: np.ndarray | data.ImageSequence, update: Callable[[int], None]
+) -> np.ndarray:
+    found = []
+    for start in range(0, len(x), PIECE):
+        found.append(features.extract(backbone, x[start : start + PIECE], taps="multi"))
+        update(min(start + PIECE, len(x)))
+    return np.concatenate(found)
+
+
 def _tuned(
     ds: data.Dataset,
     backbone: Backbone,
@@ -189,8 +203,8 @@ def _tuned(
 def temperature(logits: np.ndarray, y: np.ndarray) -> float:
     """Returns the number that logits are divided by so that probabilities fit best (Guo et al., 2017).
 
-    It minimises the cross-entropy between 0.1 and 10. Where no prediction is wrong, nothing tells how sure to be,
-    and it is 1.
+    It minimises the cross-entropy between 0.1 and 10. Where no prediction is wrong, nothing tells how sure to
+    be, and it is 1.
 
     Args:
         logits: Of validation images, ``(n, k)``.
@@ -214,8 +228,8 @@ def _export(
     """Writes both files and compares them with the model.
 
     Returns:
-        The function from images to probabilities that is in the ONNX file, or in the Keras file where there is no
-        ONNX file; and what was checked, in words.
+        The function from images to probabilities that is in the ONNX file, or in the Keras file where there
+        is no ONNX file; and what was checked, in words.
     """
     inner = transfer.for_inference(model)
     x = keras.layers.Rescaling(1 / temperature, name="temperature")(inner.output)

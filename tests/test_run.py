@@ -1,8 +1,10 @@
 """`tlhelpers run`: a folder of images in, a report and a model out, and a clear word where that cannot be."""
 
 import functools
+import html
 import os
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+import print_pdf
 import tiny
 from tlhelpers import cli, data, own_images, report
 from tlhelpers import run as pipeline
@@ -126,8 +129,6 @@ def test_the_code_in_the_report_works(tmp_path, monkeypatch, capsys):
     text = report._use(outcome)
     monkeypatch.chdir(out)
     picture(COLOURS["red"], 1).save("photo.jpg")
-    import html
-
     codes = [html.unescape(c) for c in re.findall(r"<code>(.*?)</code>", text, re.S)]
     exec(next(c for c in codes if "onnxruntime" in c), names := {})
     first = capsys.readouterr().out
@@ -459,18 +460,107 @@ def test_calibration_error_by_hand():
     assert report.reliability(certain, np.array([0])) == [(1, 1.0, 1.0)]
 
 
+def made_up(n_classes=3, n=60, temperature=2.5, **changes) -> tuple[Outcome, np.ndarray, np.ndarray]:
+    """An outcome without training, its test images, and its logits before the temperature."""
+    rng = np.random.default_rng(0)
+    y = np.arange(n) % n_classes
+    logits = rng.normal(0, 2, (n, n_classes)) + 3 * np.eye(n_classes)[y]
+    shares = np.exp(logits / temperature)
+    names = tuple(f"class <{k}>" for k in range(n_classes))
+    counts = {split: dict.fromkeys(names, n // n_classes) for split in ("train", "val", "test")}
+    check = own_images.FolderCheck(
+        name="pictures/",
+        shipped=("train",),
+        files={"test": tuple(f"{k}.png" for k in range(n))},
+        counts=counts,
+        unreadable={f"broken & {i}.png": "empty file" for i in range(14)},
+        left_out={"b.png": "equal to a.png"},
+        copies=(own_images.Copies(("a.png", "b.png"), True, ("train",), names[:2]),),
+        sizes=np.array([[20, 30], [40, 10]]),
+        n_ignored=1,
+    )
+    outcome = Outcome(
+        check=check,
+        class_names=names,
+        candidates=(Candidate("linear probe", 0.8, 1.0), Candidate("fine-tuning", 0.9, 2.0)),
+        chosen="fine-tuning",
+        temperature=temperature,
+        n_val=30,
+        n_tuned=20,
+        backbone="tiny",
+        image_size=8,
+        seed=0,
+        date="2026-01-01",
+        y_test=y,
+        probabilities=shares / shares.sum(axis=1, keepdims=True),
+        export="They agree.",
+        sizes={"report.html": 1, "model.keras": 20_000_000, "model.onnx": 20_000_000, "classes.txt": 30},
+        seconds=50.0,
+    )
+    return replace(outcome, **changes), tiny.images(n), logits
+
+
 def test_probabilities_before_and_after_temperature():
-    logits = np.random.default_rng(0).normal(0, 3, (50, 4))
+    outcome, _, logits = made_up()
+    shares = np.exp(logits)
+    np.testing.assert_allclose(outcome.uncalibrated(), shares / shares.sum(axis=1, keepdims=True), atol=1e-9)
 
-    def softmax(z):
-        return np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
 
-    class Part(Outcome):
-        def __init__(self):
-            object.__setattr__(self, "temperature", 2.5)
-            object.__setattr__(self, "probabilities", softmax(logits / 2.5))
+# --- the page ---
 
-    np.testing.assert_allclose(Part().uncalibrated(), softmax(logits), atol=1e-9)
+
+def test_names_are_escaped_and_long_lists_folded():
+    outcome, x, _ = made_up()
+    text = report.html(outcome, x)
+    assert "class <" not in text
+    assert "class &lt;1&gt;" in text
+    assert "broken &amp; 3.png" in text
+    assert "<summary>2 more</summary>" in text
+
+
+def test_no_mistakes_is_said_so():
+    outcome, x, _ = made_up()
+    certain = np.eye(3)[outcome.y_test] * 0.97 + 0.01
+    text = report.html(replace(outcome, probabilities=certain, temperature=1.0), x)
+    assert "There are none: every test image was named rightly" in text
+    assert "not proof of perfection" in text
+    assert "left as they are" in text
+
+
+@pytest.mark.slow
+def test_the_page_in_a_browser(tmp_path):
+    """Nothing is fetched, nothing is wider than a telephone, and it can be read in light and dark."""
+    from axe_playwright_python.base import AXE_SCRIPT
+    from playwright.sync_api import sync_playwright
+
+    executable = print_pdf.find_browser()
+    if not executable:
+        pytest.skip("no browser here: install chromium")
+    pages = {}
+    for name, n_classes in (("few", 3), ("twelve", 12), ("many", 40)):
+        outcome, x, _ = made_up(n_classes, 5 * n_classes)
+        pages[name] = tmp_path / f"{name}.html"
+        pages[name].write_text(report.html(outcome, x), encoding="utf-8")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=print_pdf.as_root())
+        for theme in ("light", "dark"):
+            for width in (390, 1280):
+                reader = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
+                for path in pages.values():
+                    page, requests, errors = reader.new_page(), [], []
+                    page.on("request", lambda request, seen=requests: seen.append(request.url))
+                    page.on("console", lambda line, seen=errors: seen.append(line.text))
+                    page.goto(path.as_uri())
+                    outside = [r for r in requests if not r.startswith(("data:", path.as_uri()))]
+                    assert not outside
+                    assert not errors
+                    scrolled = page.evaluate("document.documentElement.scrollWidth")
+                    assert scrolled <= width, (path.name, width)
+                    page.evaluate(AXE_SCRIPT)
+                    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+                    assert not [f"{v['id']}: {v['nodes'][0]['html'][:150]}" for v in found]
+                reader.close()
+        browser.close()
 
 
 # --- real photographs ---

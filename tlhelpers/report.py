@@ -59,6 +59,7 @@ class Outcome:
         chosen: Name of the one that was kept.
         temperature: What its logits are divided by.
         n_val: Number of validation images.
+        n_tuned: Number of training images that fine-tuning took.
         backbone: Name of the pretrained network.
         image_size: Side of its input, in pixels.
         seed: Of the split and the training.
@@ -76,6 +77,7 @@ class Outcome:
     chosen: str
     temperature: float
     n_val: int
+    n_tuned: int
     backbone: str
     image_size: int
     seed: int
@@ -283,11 +285,15 @@ def _images(o: Outcome) -> str:
 def _choice(o: Outcome) -> str:
     rows = [(c.name, _ABOUT[c.name], _percent(c.val_accuracy), f"{c.seconds:.0f} s") for c in o.candidates]
     kept = [c.name for c in o.candidates].index(o.chosen)
+    n_train = sum(o.check.counts["train"].values())
+    part = ""
+    if 0 < o.n_tuned < n_train:
+        part = f" Fine-tuning took {o.n_tuned:,} of the {n_train:,} training images, to spare time."
     return (
         f"<p>All start from {_text(o.backbone)}, a network trained on the photographs of ImageNet. "
         f"{_n(o.n_val, 'validation image')} chose between them; of equals, the simpler one was kept. "
-        "The accuracy of the winner is a little too good here, since it was chosen by it. The test below "
-        "is not.</p>"
+        "The accuracy of the winner is a little too good here, since it was chosen by it. "
+        f"The test below is not.{part}</p>"
         + _table(
             "What was tried", ("method", "what is trained", "validation accuracy", "time"), rows, kept, 2
         )

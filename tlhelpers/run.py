@@ -20,7 +20,7 @@ from tlhelpers.backbones import Backbone
 from tlhelpers.own_images import FolderCheck
 from tlhelpers.report import Candidate, Outcome
 
-__all__ = ["run"]
+__all__ = ["run", "temperature"]
 
 # Takes a title and the number of rounds, if it is known. Gives what is to be called with the rounds done.
 Step = Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]]
@@ -155,6 +155,7 @@ def _train(
         chosen=best.name,
         temperature=temperature(logits, ds.y_val),
         n_val=len(ds.y_val),
+        n_tuned=min(len(ds.y_train), MAX_TUNED) if epochs else 0,
         backbone=backbone.name,
         image_size=backbone.image_size,
         seed=seed,

@@ -3,6 +3,7 @@
 import base64
 import html as htmllib
 import io
+import re
 import string
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -489,7 +490,7 @@ def _reliability_svg(o: Outcome) -> str:
         stream = io.StringIO()
         figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = stream.getvalue()
-    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.S)
     for colour, variable in colours.items():
         svg = svg.replace(colour, variable)
     return svg.replace("<svg", '<svg aria-hidden="true"', 1)

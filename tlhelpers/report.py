@@ -14,12 +14,13 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from PIL import Image
 
-from tlhelpers import data
+from tlhelpers import calibration, data, error_analysis, figures
 from tlhelpers._confusion import confusion
+from tlhelpers.calibration import CalibrationError
 from tlhelpers.evaluation import wilson_interval
 from tlhelpers.own_images import FolderCheck
 
-__all__ = ["Candidate", "Outcome", "calibration_error", "html", "reliability"]
+__all__ = ["Candidate", "Outcome", "html"]
 
 MATRIX_CLASSES = 20  # more make a matrix that nobody reads: then the frequent confusions are listed
 SHOWN = 12  # mistakes, and names in a list
@@ -31,7 +32,10 @@ _ABOUT = {
     "several depths": "a linear layer on several depths of a frozen network",
     "fine-tuning": "the upper blocks trained on, too",
 }
-_INK = "#012345"  # a colour that stands for that of the text until the figure is in the page
+_INK = "#012345"  # stands for the colour of the text
+# Colours of a figure -> those of the page, which has a light and a dark side.
+_COLOURS = {_INK: "currentColor", "#777777": "currentColor"}
+_COLOURS |= {"#0072b2": "var(--after)", "#e69f00": "var(--before)"}
 
 
 @dataclass(frozen=True)
@@ -111,52 +115,8 @@ class Outcome:
 
     def uncalibrated(self) -> np.ndarray:
         """Returns the probabilities (n, k) before temperature scaling."""
-        logits = self.temperature * np.log(np.maximum(self.probabilities, 1e-30))
-        logits -= logits.max(axis=1, keepdims=True)
-        shares = np.exp(logits)
-        return shares / shares.sum(axis=1, keepdims=True)
-
-
-def reliability(probabilities: np.ndarray, y: np.ndarray, bins: int = BINS) -> list[tuple[int, float, float]]:
-    """Sorts predictions into bins of equal width by their confidence.
-
-    Args:
-        probabilities: (n, k).
-        y: Labels (n,).
-        bins: Number of bins between 0 and 1.
-
-    Returns:
-        For each bin that is not empty: number of predictions, mean confidence, accuracy.
-    """
-    confidence, hit = probabilities.max(axis=1), probabilities.argmax(axis=1) == y
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
-    rows = [place == b for b in range(bins)]
-    return [(int(r.sum()), float(confidence[r].mean()), float(hit[r].mean())) for r in rows if r.any()]
-
-
-def calibration_error(probabilities: np.ndarray, y: np.ndarray, bins: int = BINS) -> float:
-    """Returns the expected calibration error: the mean gap between confidence and accuracy.
-
-    It is that of Naeini et al. (2015).
-
-    Args:
-        probabilities: (n, k).
-        y: Labels (n,).
-        bins: Number of bins of equal width.
-    """
-    return sum(n * abs(c - a) for n, c, a in reliability(probabilities, y, bins)) / len(y)
-
-
-def _chance_error(probabilities: np.ndarray, draws: int = 200) -> float:
-    """Returns the calibration error that a perfectly calibrated model shows on so few images, on average."""
-    rng = np.random.default_rng(0)
-    confidence = probabilities.max(axis=1)
-    two = np.stack([confidence, np.zeros_like(confidence)], axis=1)  # labels: 0 is a hit, 1 a miss
-    return float(
-        np.mean(
-            [calibration_error(two, (rng.random(len(two)) >= confidence).astype(int)) for _ in range(draws)]
-        )
-    )
+        logits = self.temperature * calibration.log_probabilities(self.probabilities)
+        return calibration.with_temperature(logits, 1.0)
 
 
 def html(outcome: Outcome, x_test: np.ndarray | data.ImageSequence) -> str:
@@ -222,12 +182,7 @@ def _meaning(o: Outcome) -> list[str]:
         )
     else:
         lines.append("No test image was named wrongly. That is not proof of perfection: see the interval.")
-    after = calibration_error(o.probabilities, o.y_test)
-    lines.append(
-        f"Its stated confidence is off by {_points(after)} on average; a perfectly calibrated model would "
-        f"show "
-        f"about {_points(_chance_error(o.probabilities))} on so many images."
-    )
+    lines.append(_trust(calibration.calibration_error(o.y_test, o.probabilities, BINS)))
     lines += [_text(note) for note in o.check.notes()]
     lines.append(
         "All this holds for images that come from where these came from. Another camera, season or place "
@@ -303,27 +258,28 @@ def _choice(o: Outcome) -> str:
 
 def _test(o: Outcome) -> str:
     low, high = o.interval
-    correct = o.predicted == o.y_test
-    rows = []
-    shares = []
-    for k, name in enumerate(o.class_names):
-        n, hits = int((o.y_test == k).sum()), int(correct[o.y_test == k].sum())
-        if n:
-            a, b = wilson_interval(hits, n)
-            shares.append(hits / n)
-            rows.append((name, n, hits, _percent(hits / n), f"{_percent(a)} to {_percent(b)}"))
-    rows.sort(key=lambda row: row[2] / row[1])
+    found = error_analysis.by_class(o.y_test, o.predicted, o.class_names)
     table = _table(
         "Test images of each class, the hardest class first",
-        ("class", "test images", "named rightly", "share", "95 % interval"),
-        rows,
+        ("class", "test images", "named rightly", "95 % interval", "right when it is named"),
+        [
+            (
+                r.name,
+                r.count,
+                _percent(r.accuracy),
+                f"{_percent(r.low)} to {_percent(r.high)}",
+                "" if np.isnan(r.precision) else _percent(r.precision),
+            )
+            for r in found
+        ],
     )
     return (
         f"<p>The test images were looked at once, by the exported model, after everything was chosen. "
         f"{o.hits:,} of {len(o.y_test):,} were named rightly: {_percent(o.accuracy)}, with the 95 % interval "
         f"{_percent(low)} to {_percent(high)} (Wilson). The mean over classes, where each counts the same, "
         f"is "
-        f"{_percent(float(np.mean(shares)))}.</p>" + _folded(table, "Each class by itself", len(rows) > 30)
+        f"{_percent(float(np.mean([r.accuracy for r in found])))}.</p>"
+        + _folded(table, "Each class by itself", len(found) > 30)
     )
 
 
@@ -353,18 +309,18 @@ def _confusions(o: Outcome, x_test: np.ndarray | data.ImageSequence) -> str:
 
 
 def _mistakes(o: Outcome, x_test: np.ndarray | data.ImageSequence) -> str:
-    confidence = o.probabilities.max(axis=1)
-    wrong = np.flatnonzero(o.predicted != o.y_test)
+    wrong = error_analysis.confident_mistakes(o.y_test, o.probabilities)
     if not len(wrong):
         return "<p>There are none: every test image was named rightly.</p>"
-    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:SHOWN]
-    figures = []
+    worst = wrong[:SHOWN]
+    shown_images = []
     for i in worst.tolist():
         true, named = (_text(o.class_names[k]) for k in (o.y_test[i], o.predicted[i]))
         file = _text(o.check.files["test"][i])
-        figures.append(
+        shown_images.append(
             f'<figure><img src="{_jpeg(x_test[i])}" alt="Test image of the class {true}, named {named}">'
-            f"<figcaption><b>{named}</b>, {_percent(confidence[i], 0)} sure<br>is <b>{true}</b><br>{file}"
+            f"<figcaption><b>{named}</b>, {_percent(o.probabilities[i].max(), 0)} sure<br>is "
+            f"<b>{true}</b><br>{file}"
             "</figcaption></figure>"
         )
     shown = (
@@ -376,38 +332,50 @@ def _mistakes(o: Outcome, x_test: np.ndarray | data.ImageSequence) -> str:
         f"<p>{shown}, the most confident first. Look for wrong labels, for two things in one picture, and "
         f"for what "
         "the background gives away. Repair the training images by what you learn; test images that were used "
-        f'so are no longer a test.</p><div class="pictures">{"".join(figures)}</div>'
+        f'so are no longer a test.</p><div class="pictures">{"".join(shown_images)}</div>'
+    )
+
+
+def _trust(error: CalibrationError) -> str:
+    """What the calibration error says, measured against what chance alone would give."""
+    verdict = (
+        "more than chance explains: take its confidence with care."
+        if error.value > error.ceiling
+        else "no more than chance explains: nothing speaks against its confidence."
+    )
+    return (
+        f"Its stated confidence is off by {_points(error.value)} on average. A perfectly calibrated model "
+        f"would "
+        f"show about {_points(error.chance)} on so many images, and seldom over {_points(error.ceiling)}; "
+        f"so this "
+        f"is {verdict}"
     )
 
 
 def _confidence(o: Outcome) -> str:
-    before, after = (calibration_error(p, o.y_test) for p in (o.uncalibrated(), o.probabilities))
+    before, after = (
+        calibration.calibration_error(o.y_test, p, BINS) for p in (o.uncalibrated(), o.probabilities)
+    )
     if o.temperature == 1:
         how = (
-            f"None of the {o.n_val:,} validation images was named wrongly, so nothing could tell how sure "
-            f"to be, and "
-            "the probabilities are left as they are."
+            f"The {_n(o.n_val, 'validation image')} could not set a temperature, since all or none of them "
+            f"were "
+            "named rightly. The probabilities are left as they are."
         )
     else:
         how = (
-            f"{_n(o.n_val, 'validation image')} set the temperature, {o.temperature:.2f}: the model was too "
+            f"{_n(o.n_val, 'validation image')} set the temperature, {o.temperature:.2f}: there the model "
+            f"was too "
             f"{'sure' if o.temperature > 1 else 'cautious'}, and the exported files correct it. The expected "
-            f"calibration error on the test images went from {_points(before)} to {_points(after)}."
+            f"calibration error (ECE) on the test images went from {_points(before.value)} to "
+            f"{_points(after.value)}."
         )
-    bins = reliability(o.probabilities, o.y_test)
-    heard = "; ".join(f"{_percent(c, 0)} sure: {_percent(a, 0)} right, {_n(n, 'image')}" for n, c, a in bins)
-    figure = (
-        f'<figure class="chart" role="img" aria-label="Reliability diagram after temperature scaling. '
-        f'{heard}.">'
-        f"{_reliability_svg(o)}</figure>"
-    )
+    svg, words = _reliability_svg(o)
     return (
         "<p>When the model says 80 %, is it right in 80 % of the cases? Each point stands for images about "
-        "which it "
-        "was about equally sure. On the diagonal, confidence and accuracy agree; below it, the model is "
-        "too sure. "
-        f"Bars are 95 % intervals.</p>{figure}<p>{how} A perfectly calibrated model would show about "
-        f"{_points(_chance_error(o.probabilities))} on so many images, by chance alone.</p>"
+        "which it was about equally sure. On the dashed line, confidence and accuracy agree; below it, the "
+        f'model is too sure.</p><figure class="chart" role="img" aria-label="{_text(words)}">{svg}</figure>'
+        f"<p>{how}</p><p>{_trust(after)}</p>"
     )
 
 
@@ -454,46 +422,25 @@ def _footer(o: Outcome) -> str:
     )
 
 
-def _reliability_svg(o: Outcome) -> str:
-    """The diagram as inline SVG whose colours follow the page's."""
-    colours = {"#a34400": "var(--before)", "#005a91": "var(--after)", _INK: "currentColor"}
-    style = {
-        f"{part}": _INK
-        for part in ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
-    }
+def _reliability_svg(o: Outcome) -> tuple[str, str]:
+    """The diagram as inline SVG whose colours follow the page's, and in words."""
+    curves = {"with temperature": calibration.reliability(o.y_test, o.probabilities, BINS)}
+    if o.temperature != 1:
+        curves["as trained"] = calibration.reliability(o.y_test, o.uncalibrated(), BINS)
+    parts = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
+    style = dict.fromkeys(parts, _INK)
     with rc_context(style | {"svg.fonttype": "none", "svg.hashsalt": "tlhelpers", "font.size": 11}):
         figure = Figure(figsize=(5.6, 4.4), layout="constrained")
-        ax = figure.subplots()
-        ax.plot([0, 100], [0, 100], "--", color=_INK, linewidth=1)
-        for label, p, colour, marker in (
-            ("as trained", o.uncalibrated(), "#a34400", "s"),
-            ("with temperature", o.probabilities, "#005a91", "o"),
-        ):
-            if label == "as trained" and o.temperature == 1:
-                continue
-            bins = reliability(p, o.y_test)
-            ends = np.array([wilson_interval(round(a * n), n) for n, _, a in bins])
-            c, a = 100 * np.array([b[1:] for b in bins]).T
-            ax.errorbar(
-                c,
-                a,
-                np.maximum(0, [a - 100 * ends[:, 0], 100 * ends[:, 1] - a]),
-                fmt=marker,
-                color=colour,
-                capsize=3,
-                label=label,
-            )
-        ax.set(xlabel="confidence (%)", ylabel="accuracy (%)", xlim=(0, 102), ylim=(0, 102))
-        for side in ("top", "right"):
-            ax.spines[side].set_visible(False)
+        ax, words = figures.reliability(curves, figure.subplots())
         ax.legend(loc="upper left", frameon=False)
+        ax.spines[["top", "right"]].set_visible(False)
         stream = io.StringIO()
         figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = stream.getvalue()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.S)
-    for colour, variable in colours.items():
+    for colour, variable in _COLOURS.items():
         svg = svg.replace(colour, variable)
-    return svg.replace("<svg", '<svg aria-hidden="true"', 1)
+    return svg.replace("<svg", '<svg aria-hidden="true"', 1), words
 
 
 def _jpeg(image: np.ndarray) -> str:

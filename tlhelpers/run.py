@@ -13,9 +13,8 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from scipy import optimize, special
 
-from tlhelpers import backbones, data, features, own_images, report, transfer
+from tlhelpers import backbones, calibration, data, features, own_images, report, transfer
 from tlhelpers.backbones import Backbone
 from tlhelpers.own_images import FolderCheck
 from tlhelpers.report import Candidate, Outcome
@@ -153,7 +152,7 @@ def _train(
         class_names=ds.class_names,
         candidates=tuple(candidates),
         chosen=best.name,
-        temperature=temperature(logits, ds.y_val),
+        temperature=temperature(ds.y_val, logits),
         n_val=len(ds.y_val),
         n_tuned=min(len(ds.y_train), MAX_TUNED) if epochs else 0,
         backbone=backbone.name,
@@ -201,26 +200,15 @@ def _tuned(
     return model, _in_batches(lambda x: np.asarray(top.predict_on_batch(x)), cached.x_val)
 
 
-def temperature(logits: np.ndarray, y: np.ndarray) -> float:
-    """Returns the number that logits are divided by so that probabilities fit best (Guo et al., 2017).
-
-    It minimises the cross-entropy between 0.1 and 10. Where no prediction is wrong, nothing tells how sure to
-    be, and it is 1.
+def temperature(y: np.ndarray, logits: np.ndarray) -> float:
+    """Returns what `calibration.fit_temperature` finds; 1 where all predictions are right, or none is.
 
     Args:
-        logits: Of validation images, ``(n, k)``.
-        y: Their labels ``(n,)``.
+        y: Labels of validation images ``(n,)``.
+        logits: Their logits ``(n, k)``.
     """
-    if np.all(logits.argmax(axis=1) == y):
-        return 1.0
-    z = np.asarray(logits, np.float64)
-
-    def loss(log_t: float) -> float:
-        scaled = z / np.exp(log_t)
-        return float(np.mean(special.logsumexp(scaled, axis=1) - scaled[np.arange(len(y)), y]))
-
-    found = optimize.minimize_scalar(loss, bounds=(-np.log(10), np.log(10)), method="bounded")
-    return float(np.exp(found.x))
+    n_right = int((logits.argmax(axis=1) == y).sum())
+    return calibration.fit_temperature(y, logits) if 0 < n_right < len(y) else 1.0
 
 
 def _export(

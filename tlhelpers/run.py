@@ -231,9 +231,8 @@ def _export(
     if not difference <= TOLERANCE:
         raise RuntimeError(f"The saved Keras model differs from the trained one by {difference:.1e}.")
     checked = (
-        f"On {len(images)} validation images the probabilities of model.keras differ from those of the "
-        f"trained "
-        f"model by at most {difference:.0e}"
+        f"On {len(images)} validation images the probabilities of {staged['keras'].name} differ from those of "
+        f"the trained model by at most {difference:.0e}"
     )
     try:
         with warnings.catch_warnings():  # the converter asks numpy for a name that it deprecates
@@ -249,7 +248,7 @@ def _export(
         staged["onnx"].unlink(missing_ok=True)
         why = f"{type(error).__name__}: {error}"[:300]
         return lambda x: np.asarray(again.predict_on_batch(x)), f"{checked}. There is no ONNX file ({why})."
-    return predict, f"{checked}, those of model.onnx by at most {difference:.0e}."
+    return predict, f"{checked}, those of {staged['onnx'].name} by at most {difference:.0e}."
 
 
 def _session(path: Path) -> Callable[[np.ndarray], np.ndarray]:

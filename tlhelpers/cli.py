@@ -94,7 +94,7 @@ def run(
     image_size: Annotated[
         int, typer.Option(min=32, help="Side in pixels at which the network sees an image.")
     ] = 224,
-    epochs: Annotated[int, typer.Option(min=0, help="Epochs of fine-tuning; 0 leaves it out.")] = 6,
+    epochs: Annotated[int, typer.Option(min=0, help="Epochs of fine-tuning; 0 leaves it out.")] = 4,
     mirror: Annotated[
         bool, typer.Option(help="Whether a mirrored image is valid. Not so for letters, digits or signs.")
     ] = True,

@@ -325,8 +325,9 @@ def _copies(
 
 def _near(looks: list[_Look]) -> list[tuple[int, int]]:
     """Returns pairs (i, j), i < j, of pictures that look alike."""
-    pixels = np.stack([look.thumbnail.ravel() for look in looks])
-    spread = pixels.std(axis=1)
+    thumbnails = np.stack([look.thumbnail for look in looks])
+    spread = np.sqrt(thumbnails.var(axis=(1, 2)).mean(axis=1))  # within each colour
+    pixels = thumbnails.reshape(len(looks), -1)
     hashes = np.array([look.hash for look in looks], np.uint64)
     places = np.flatnonzero(spread >= FLAT)
     found: list[tuple[int, int]] = []

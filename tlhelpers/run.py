@@ -24,7 +24,7 @@ __all__ = ["run", "temperature"]
 # Takes a title and the number of rounds, if it is known. Gives what is to be called with the rounds done.
 Step = Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]]
 
-RECIPE = transfer.Recipe(epochs=6, learning_rate=3e-4)
+RECIPE = transfer.Recipe(epochs=4, learning_rate=3e-4)
 MAX_TUNED = 1920  # training images of fine-tuning: more would take more than minutes
 COMPARED = 32  # images on which the exported models are compared with the trained one
 PIECE = 512  # images whose features are computed between two signs of progress
@@ -197,7 +197,7 @@ def _tuned(
     top, cached = transfer.cached_trunk(model, copy, ds, flips=mirror)
     watch = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: update(epoch + 1))
     transfer.fine_tune(top, cached, replace(RECIPE, epochs=epochs), callbacks=[watch])
-    return model, _in_batches(lambda x: np.asarray(top.predict_on_batch(x)), cached.x_val)
+    return model, _in_batches(lambda x: _outputs(top, x), cached.x_val)
 
 
 def temperature(y: np.ndarray, logits: np.ndarray) -> float:
@@ -224,15 +224,15 @@ def _export(
     x = keras.layers.Rescaling(1 / temperature, name="temperature")(inner.output)
     final = keras.Model(inner.input, keras.layers.Softmax(name="probability")(x), name="classifier")
     images = np.asarray(ds.x_val[:COMPARED])
-    expected = np.asarray(final.predict_on_batch(images))
+    expected = _outputs(final, images)
     final.save(staged["keras"])
     again = keras.models.load_model(staged["keras"])
-    difference = float(np.abs(np.asarray(again.predict_on_batch(images)) - expected).max())
+    difference = float(np.abs(_outputs(again, images) - expected).max())
     if not difference <= TOLERANCE:
         raise RuntimeError(f"The saved Keras model differs from the trained one by {difference:.1e}.")
     checked = (
-        f"On {len(images)} validation images the probabilities of {staged['keras'].name} differ from those of "
-        f"the trained model by at most {difference:.0e}"
+        f"On {len(images)} validation images the probabilities of {staged['keras'].name} differ from those "
+        f"of the trained model by at most {difference:.0e}"
     )
     try:
         with warnings.catch_warnings():  # the converter asks numpy for a name that it deprecates
@@ -247,8 +247,13 @@ def _export(
     except Exception as error:  # converters fail in many ways
         staged["onnx"].unlink(missing_ok=True)
         why = f"{type(error).__name__}: {error}"[:300]
-        return lambda x: np.asarray(again.predict_on_batch(x)), f"{checked}. There is no ONNX file ({why})."
+        return lambda x: _outputs(again, x), f"{checked}. There is no ONNX file ({why})."
     return predict, f"{checked}, those of {staged['onnx'].name} by at most {difference:.0e}."
+
+
+def _outputs(model: keras.Model, x: np.ndarray) -> np.ndarray:
+    """Calls a model on few images, without the graph that ``predict`` would build for it."""
+    return np.asarray(keras.ops.convert_to_numpy(model(x, training=False)))
 
 
 def _session(path: Path) -> Callable[[np.ndarray], np.ndarray]:

@@ -102,13 +102,15 @@ class FolderCheck:
             )
         leaks = [c for c in self.copies if len(c.splits) > 1]
         if leaks:
+            sets = " and ".join(word for split, word in _SPLIT_WORDS.items() if split in self.shipped)
             found.append(
                 f"{_count(len(leaks), 'picture')} {'lies' if len(leaks) == 1 else 'lie'} in more than one of "
-                f"{', '.join(self.shipped)}. What was tested is not trained on: the copies are left out."
+                f"{sets}. What is tested must not be trained on: the copies are left out."
             )
         rest = len(self.copies) - len({*map(id, wrong), *map(id, leaks)})
         if rest:
-            found.append(f"{_count(rest, 'more picture' if wrong or leaks else 'picture')} came with copies.")
+            more = "more picture" if wrong or leaks else "picture"
+            found.append(f"{_count(rest, more)} came with copies, in one and the same set.")
         if self.balance >= 3:
             found.append(
                 f"The largest class has {self.balance:.1f} times as many images as the smallest. "
@@ -306,7 +308,8 @@ def _copies(
     leaders = [group[0] for group in exact.values()]
     pairs = _near([looks[entries[i][0]] for i in leaders])
     groups = _joined(list(exact.values()), pairs)
-    copies, left_out = [], {}
+    copies: list[Copies] = []
+    left_out: dict[str, str] = {}
     for members in groups:
         here = [entries[i] for i in sorted(members)]
         same_bytes = len({looks[name].digest for name, _, _ in here}) == 1

@@ -8,6 +8,7 @@ import string
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata, resources
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -23,7 +24,8 @@ from tlhelpers.own_images import FolderCheck
 __all__ = ["Candidate", "Outcome", "html"]
 
 MATRIX_CLASSES = 20  # more make a matrix that nobody reads: then the frequent confusions are listed
-SHOWN = 12  # mistakes, and names in a list
+SHOWN = 12  # mistakes
+LISTED = 6  # names in a list
 BINS = 10  # of confidence
 PICTURE_SIDE = 200
 _PACKAGES = ("keras", "onnxruntime", "scikit-learn", "numpy")
@@ -217,8 +219,9 @@ def _images(o: Outcome) -> str:
             f"{'is no image or lies' if check.n_ignored == 1 else 'are no images or lie'} "
             "outside of class folders.</p>"
         )
-    rows = [(name, *(check.counts[s][name] for s in ("train", "val", "test"))) for name in o.class_names]
-    rows.append(("all", *(sum(row[i] for row in rows) for i in (1, 2, 3))))
+    splits = ("train", "val", "test")
+    rows = [(name, *(check.counts[s][name] for s in splits)) for name in o.class_names]
+    rows.append(("all", *(sum(check.counts[s].values()) for s in splits)))
     counts = _table("Images of each class", ("class", "training", "validation", "test"), rows)
     parts.append(_folded(counts, f"Images of each of the {len(o.class_names)} classes", len(rows) > 30))
     parts.append(_listing("Files that could not be read", (f"{n}: {w}" for n, w in check.unreadable.items())))
@@ -383,7 +386,7 @@ def _use(o: Outcome) -> str:
     keras_file, onnx_file, classes = (
         next((n for n in o.sizes if n.endswith(suffix)), "") for suffix in (".keras", ".onnx", ".txt")
     )
-    listing = "".join(f"<li><code>{_text(n)}</code>, {size / 1e6:.1f} MB</li>" for n, size in o.sizes.items())
+    listing = "".join(f"<li><code>{_text(n)}</code>, {_size(size)}</li>" for n, size in o.sizes.items())
     side = o.image_size
     read = (
         "import numpy as np\nfrom PIL import Image, ImageOps\n\n"
@@ -424,11 +427,12 @@ def _footer(o: Outcome) -> str:
 
 def _reliability_svg(o: Outcome) -> tuple[str, str]:
     """The diagram as inline SVG whose colours follow the page's, and in words."""
-    curves = {"with temperature": calibration.reliability(o.y_test, o.probabilities, BINS)}
+    last = "as trained" if o.temperature == 1 else "with temperature"
+    curves = {last: calibration.reliability(o.y_test, o.probabilities, BINS)}
     if o.temperature != 1:
         curves["as trained"] = calibration.reliability(o.y_test, o.uncalibrated(), BINS)
     parts = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
-    style = dict.fromkeys(parts, _INK)
+    style: dict[str, Any] = dict.fromkeys(parts, _INK)
     with rc_context(style | {"svg.fonttype": "none", "svg.hashsalt": "tlhelpers", "font.size": 11}):
         figure = Figure(figsize=(5.6, 4.4), layout="constrained")
         ax, words = figures.reliability(curves, figure.subplots())
@@ -484,21 +488,25 @@ def _folded(content: str, summary: str, fold: bool) -> str:
 
 
 def _listing(title: str, lines: Iterable[str]) -> str:
-    """A titled list; what is beyond the first dozen is folded."""
+    """A titled list; what is beyond the first few is folded."""
     items = [f"<li>{_text(line)}</li>" for line in lines]
     if not items:
         return ""
-    rest = "".join(items[SHOWN:])
+    rest = "".join(items[LISTED:])
     more = (
-        f"<details><summary>{len(items) - SHOWN:,} more</summary><ul class=files>{rest}</ul></details>"
+        f"<details><summary>{len(items) - LISTED:,} more</summary><ul class=files>{rest}</ul></details>"
         if rest
         else ""
     )
-    return f"<h3>{title} ({len(items):,})</h3><ul class=files>{''.join(items[:SHOWN])}</ul>{more}"
+    return f"<h3>{title} ({len(items):,})</h3><ul class=files>{''.join(items[:LISTED])}</ul>{more}"
 
 
 def _text(words: str) -> str:
     return htmllib.escape(words)
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 1e6:.1f} MB" if n_bytes >= 1e5 else f"{max(1, round(n_bytes / 1e3))} kB"
 
 
 def _percent(share: float, digits: int = 1) -> str:

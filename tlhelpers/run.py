@@ -232,7 +232,7 @@ def _export(
         raise RuntimeError(f"The saved Keras model differs from the trained one by {difference:.1e}.")
     checked = (
         f"On {len(images)} validation images the probabilities of {staged['keras'].name} differ from those "
-        f"of the trained model by at most {difference:.0e}"
+        f"of the trained model by at most {difference:.0g}"
     )
     try:
         with warnings.catch_warnings():  # the converter asks numpy for a name that it deprecates
@@ -248,7 +248,7 @@ def _export(
         staged["onnx"].unlink(missing_ok=True)
         why = f"{type(error).__name__}: {error}"[:300]
         return lambda x: _outputs(again, x), f"{checked}. There is no ONNX file ({why})."
-    return predict, f"{checked}, those of {staged['onnx'].name} by at most {difference:.0e}."
+    return predict, f"{checked}, those of {staged['onnx'].name} by at most {difference:.0g}."
 
 
 def _outputs(model: keras.Model, x: np.ndarray) -> np.ndarray:

@@ -433,7 +433,8 @@ def _reliability_svg(o: Outcome) -> tuple[str, str]:
         curves["as trained"] = calibration.reliability(o.y_test, o.uncalibrated(), BINS)
     parts = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
     style: dict[str, Any] = dict.fromkeys(parts, _INK)
-    with rc_context(style | {"svg.fonttype": "none", "svg.hashsalt": "tlhelpers", "font.size": 11}):
+    style |= {"svg.fonttype": "none", "svg.hashsalt": "tlhelpers", "font.size": 11}
+    with rc_context(style):  # type: ignore[arg-type]
         figure = Figure(figsize=(5.6, 4.4), layout="constrained")
         ax, words = figures.reliability(curves, figure.subplots())
         ax.legend(loc="upper left", frameon=False)

@@ -7,9 +7,10 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -21,8 +22,9 @@ from tlhelpers.report import Candidate, Outcome
 
 __all__ = ["run", "temperature"]
 
-# Takes a title and the number of rounds, if it is known. Gives what is to be called with the rounds done.
-Step = Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]]
+# Takes a title and the number of rounds, if it is known. Returns a context manager, which gives what is to be
+# called with the number of rounds done.
+Step = Callable[[str, int | None], Any]
 
 RECIPE = transfer.Recipe(epochs=4, learning_rate=3e-4)
 MAX_TUNED = 1920  # training images of fine-tuning: more would take more than minutes

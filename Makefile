@@ -27,7 +27,7 @@ help:
 	@echo "make notebooks PROFILE=laptop  re-run the chapters and store their outputs; profiles: smoke, laptop, gpu"
 	@echo "     NOTEBOOK=03_model_based   ... one chapter; MEASURE=1 first measures its missing seeds"
 	@echo "make assignments               build the students' notebooks into build/assignments"
-	@echo "make grade SUBMISSIONS=dir     grade a folder of submissions; the points go to build/grades.csv"
+	@echo "make grade SUBMISSIONS=dir     grade a folder of submissions into build/graded: tables, feedback, summary"
 	@echo "make lock                      resolve the dependencies again (LOCK_ARGS=--upgrade for the newest)"
 	@echo "make repo-url URL=https://...  write the repository's address into badges, links and Colab cells"
 	@echo "make clean                     remove what was built; environments stay"

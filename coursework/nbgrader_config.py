@@ -35,7 +35,3 @@ c.GenerateAssignment.preprocessors = [
     ComputeChecksums,
     CheckCellMetadata,
 ]
-
-c.ExecutePreprocessor.timeout = 120  # seconds a cell; the whole solution takes less
-c.ExecutePreprocessor.interrupt_on_timeout = True
-c.LimitOutput.max_lines = 200

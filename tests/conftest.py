@@ -23,6 +23,7 @@ BOOK_NEEDS = (
     "tlhelpers",
     "tools",
     "benchmarks",
+    "coursework/items.toml",
 )
 
 
@@ -80,6 +81,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
                 ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
             )
         elif (ROOT / name).exists():
+            (copy / name).parent.mkdir(exist_ok=True)
             shutil.copy(ROOT / name, copy / name)
     env = {k: v for k, v in os.environ.items() if k not in ("COURSE_DRAFT", "PYTHONPATH")}
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]

@@ -11,6 +11,7 @@ Directives:
     ``{benchmark} growth`` prints the table of a benchmark, and says on what machine and code it was made.
     ``{claims}`` prints all claims, each with the sentence that uses it.
     ``{benchmarks}`` prints all benchmarks, with their machine and date.
+    ``{assignments}`` prints the assignments with their points; ``{assessment}`` what assesses each outcome.
     ``{explorer}`` and ``{results}`` stand in ``components``.
 
 A name that no notebook recorded is a warning, and so an error in a strict build. While a text is written
@@ -34,6 +35,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tools")]  # the package, for the API pages; and the reader of notebooks
 
 import stored_claims  # noqa: E402
+from grading import course as coursework  # noqa: E402
 
 logger = logging.getLogger(__name__)
 PROFILES = ("smoke", "laptop", "gpu")
@@ -169,6 +171,35 @@ class RuntimesDirective(SphinxDirective):
         return nodes.table("", group, classes=["runtimes"])
 
 
+class AssignmentsDirective(SphinxDirective):
+    """``{assignments}``: the assignments, their items and points."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return the table."""
+        self.env.note_reread()
+        rows = []
+        for name, entry in coursework.table().items():
+            for item, value in entry["items"].items():
+                parts = ", ".join(f"{part} {points:g}" for part, points in value["parts"].items())
+                rows.append([name, item, value["title"], parts, ", ".join(value["outcomes"])])
+        header = ["Assignment", "Item", "What it asks for", "Parts and points", "Outcomes"]
+        return [RuntimesDirective.table(header, rows)]
+
+
+class AssessmentDirective(SphinxDirective):
+    """``{assessment}``: each outcome of the book, and the graded items that assess it."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return the table."""
+        self.env.note_reread()
+        assessed = coursework.assessed()
+        rows = []
+        for outcome, sentence in sorted(coursework.outcomes_of_book().items()):
+            plain = re.sub(r"\{[\w:]+\}`([^`<]*?)(?: <[^`]*>)?`|`([^`]*)`", r"\1\2", sentence)
+            rows.append([outcome, plain, ", ".join(assessed.get(outcome, ["nothing yet"]))])
+        return [RuntimesDirective.table(["Outcome", "The reader can", "Assessed by"], rows)]
+
+
 class BenchmarkDirective(SphinxDirective):
     """``{benchmark} name``: the table that a benchmark printed."""
 
@@ -277,4 +308,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("benchmark", BenchmarkDirective)
     app.add_directive("benchmarks", BenchmarksDirective)
     app.add_directive("claims", ClaimsDirective)
+    app.add_directive("assignments", AssignmentsDirective)
+    app.add_directive("assessment", AssessmentDirective)
     return {"version": "1", "parallel_read_safe": False, "env_version": 2}

@@ -29,6 +29,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "notebooks/01_first_result": (),
     "notebooks/03_model_based": ("notebooks/01_first_result",),
     "notebooks/04_feature_based": ("notebooks/01_first_result",),
+    "notebooks/14_your_own_images": ("notebooks/03_model_based", "notebooks/04_feature_based"),
     "book/speed": ("notebooks/04_feature_based",),
     "book/concepts": (),
     "book/formulation": ("book/concepts",),
@@ -211,8 +212,8 @@ def path() -> Picture:
     """The chapters of the course and what each of them needs."""
     columns = (
         (
-            "01_first_result 03_model_based 04_feature_based speed",
-            "First result|Model-based|Feature-based|Speed",
+            "01_first_result 03_model_based 04_feature_based 14_your_own_images speed",
+            "First result|Model-based|Feature-based|Own images|Speed",
         ),
         (
             "concepts formulation 02_losses article_claims trends",

@@ -1,0 +1,174 @@
+"""Submissions that want to break the grader: what is handed in, and what their row must say."""
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import planted
+
+Notebook = dict[str, Any]
+
+
+def own_cell(code: str) -> Callable[[Notebook], Notebook]:
+    """Return an edit that puts a cell of the student's own behind the first task."""
+
+    def edit(notebook: Notebook) -> Notebook:
+        cell = {"cell_type": "code", "metadata": {}, "source": code, "outputs": [], "execution_count": None}
+        places = [c["metadata"].get("nbgrader", {}).get("grade_id") for c in notebook["cells"]]
+        notebook["cells"].insert(places.index("roles") + 1, cell)
+        return notebook
+
+    return edit
+
+
+def changed_tests(notebook: Notebook) -> Notebook:
+    for name, cell in planted.cells_by_id(notebook).items():
+        if name.endswith("_visible"):
+            cell["source"] = "print('passed')"
+    return notebook
+
+
+def without_tests(notebook: Notebook) -> Notebook:
+    kept = [c for c in notebook["cells"] if not c["metadata"]["nbgrader"]["grade_id"].endswith("_visible")]
+    notebook["cells"] = kept
+    return notebook
+
+
+def doubled(notebook: Notebook) -> Notebook:
+    cells = []
+    for cell in notebook["cells"]:
+        cells += [cell, copy.deepcopy(cell)]
+    notebook["cells"] = cells
+    return notebook
+
+
+def doubled_task(notebook: Notebook) -> Notebook:
+    """A first try, and the right one in a copy of the cell below it."""
+    places = [c["metadata"]["nbgrader"]["grade_id"] for c in notebook["cells"]]
+    first = copy.deepcopy(notebook["cells"][places.index("risk")])
+    first["source"] = "def empirical_risk(logits, labels):\n    return 0.0"
+    notebook["cells"].insert(places.index("risk"), first)
+    return notebook
+
+
+def without_task(notebook: Notebook) -> Notebook:
+    notebook["cells"] = [c for c in notebook["cells"] if c["metadata"]["nbgrader"]["grade_id"] != "trends"]
+    return notebook
+
+
+def without_metadata(notebook: Notebook) -> Notebook:
+    for cell in notebook["cells"]:
+        cell["metadata"] = {}
+    return notebook
+
+
+def megabytes(notebook: Notebook) -> Notebook:
+    output = {"output_type": "stream", "name": "stdout", "text": "x" * (20 << 20)}
+    planted.cells_by_id(notebook)["setup"]["outputs"] = [output]
+    return notebook
+
+
+def task(name: str, code: str) -> Callable[[Notebook], Notebook]:
+    """Return an edit that replaces the cell of a task."""
+
+    def edit(notebook: Notebook) -> Notebook:
+        planted.cells_by_id(notebook)[name]["source"] = code
+        return notebook
+
+    return edit
+
+
+SWALLOW = "while True:\n    try:\n        while True:\n            pass\n    except:\n        pass"
+SLOW_HOG = """
+hog = []
+try:
+    while True:
+        hog.append(bytearray(10**7))
+except MemoryError:
+    pass
+hog = []
+"""
+CHATTER = """
+import os
+for descriptor in range(3, 20):
+    try:
+        os.write(descriptor, b"x" * 100)
+    except OSError:
+        pass
+"""
+FORK = "import subprocess, sys\nchildren = [subprocess.Popen(['sleep', '600']) for _ in range(100)]"
+
+# Name -> edit, points lost of the 35, what the reason must hold.
+RUNNING: dict[str, tuple[Callable[[Notebook], Notebook], float, str]] = {
+    "endless loop": (own_cell("while True:\n    pass"), 0, "ran too long"),
+    "endless, swallowed": (own_cell(SWALLOW), 0, "ran too long"),
+    "endless when called": (
+        task("risk", "def empirical_risk(logits, labels):\n    while True:\n        pass"),
+        3,
+        "",
+    ),
+    "memory hog": (own_cell("import numpy as np\nhog = np.ones(10**11)"), 0, ""),
+    "memory hog, slowly": (own_cell(SLOW_HOG), 0, ""),
+    "kernel killed": (own_cell("import os\nos._exit(1)"), 0, "its process ended"),
+    "killed by a signal": (
+        own_cell("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"),
+        0,
+        "its process ended",
+    ),
+    "killed when called": (
+        task("risk", "import os\ndef empirical_risk(logits, labels):\n    os._exit(0)"),
+        3,
+        "process ended",
+    ),
+    "exit": (own_cell("import sys\nsys.exit(3)"), 0, ""),
+    "syntax error": (task("risk", "def empirical_risk(logits, labels)\n    return 1"), 3, ""),
+    "prints without end": (own_cell("for i in range(10**6):\n    print('x' * 1000)"), 0, ""),
+    "many processes": (own_cell(FORK), 0, "processes"),
+    "changed tests": (changed_tests, 0, "was changed and has been restored"),
+    "deleted tests": (without_tests, 0, "was missing and has been put back"),
+    "doubled cells": (doubled, 0, ""),
+    "second try": (doubled_task, 0, "the last one counts"),
+    "deleted task": (without_task, 4, "the cell trends was missing"),
+    "no metadata": (without_metadata, 0, ""),
+    "megabytes of output": (megabytes, 0, ""),
+    "magic and shell": (own_cell("%timeit -n1 -r1 1 + 1\n!ls\n1 + 1"), 0, ""),
+    "strange results": (task("risk", "def empirical_risk(logits, labels):\n    return object()"), 3, ""),
+    "channel": (own_cell(CHATTER), 0, "grader's channel"),
+}
+
+# Name -> bytes of the file, and what the reason must hold: nothing can be graded here.
+FILES: dict[str, tuple[bytes, str]] = {
+    "cut off": (b'{"cells": [', "not a valid notebook"),
+    "empty file": (b"", "empty"),
+    "binary": (bytes(range(256)) * 10, "not a valid notebook"),
+    "other notebook": (
+        b'{"cells": [{"cell_type": "code", "metadata": {}, "source": "1"}]}',
+        "another notebook",
+    ),
+    "a list": (b"[1, 2]", "not a valid notebook"),
+    "nested": (b"[" * 100_000, "not a valid notebook"),
+}
+
+# Name -> encoding: these are the perfect submission, and get all points.
+ENCODINGS = {"utf-8 with mark": "utf-8-sig", "utf-16": "utf-16", "ünïcode 学生": "utf-8"}
+
+
+def plant(source: Notebook, released: Notebook, folder: Path) -> None:
+    """Write all of them for the assignment `concepts`."""
+    perfect = planted.solved(source, released)
+    for name, (edit, _, _) in RUNNING.items():
+        write(folder / name, json.dumps(edit(copy.deepcopy(perfect))).encode())
+    for name, (content, _) in FILES.items():
+        write(folder / name, content)
+    for name, encoding in ENCODINGS.items():
+        write(folder / name, json.dumps(perfect, ensure_ascii=False).encode(encoding))
+    (folder / "wrong name").mkdir()
+    (folder / "wrong name" / "Untitled.ipynb").write_text("{}", encoding="utf-8")
+    (folder / "empty folder").mkdir()
+
+
+def write(folder: Path, content: bytes) -> None:
+    folder.mkdir(parents=True)
+    (folder / "concepts.ipynb").write_bytes(content)

@@ -1,0 +1,296 @@
+"""Behaviour of tlhelpers.tuning: a search that is killed goes on, the range test, each setting acts."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import optuna
+import pytest
+
+import tiny
+from tlhelpers import backbones, recipes, tuning
+
+# A trial notes its number and its proposal when it starts and when it ends; the file survives a kill.
+SCRIPT = """
+import sys, time
+from tlhelpers import tuning
+path, log, n, sleep = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
+def note(*words):
+    with open(log, "a") as file:
+        print(*words, file=file, flush=True)
+def objective(trial):
+    x = trial.suggest_float("x", -1, 1)
+    note("start", trial.number, x)
+    time.sleep(sleep)
+    note("end", trial.number, x)
+    return -x * x
+tuning.search(objective, n, path, seed=3)
+"""
+
+
+def start(path: Path, log: Path, n: int, sleep: float) -> subprocess.Popen:
+    env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    return subprocess.Popen([sys.executable, "-c", SCRIPT, str(path), str(log), str(n), str(sleep)], env=env)
+
+
+def lines(log: Path, word: str) -> list[list[str]]:
+    text = log.read_text().splitlines() if log.exists() else []
+    return [line.split() for line in text if line.startswith(word)]
+
+
+def parabola(trial: optuna.Trial) -> float:
+    return -(trial.suggest_float("x", -1, 1) ** 2)
+
+
+def study_in(path: Path) -> optuna.Study:
+    return optuna.load_study(study_name="search", storage=f"sqlite:///{path}")
+
+
+@pytest.mark.slow
+def test_a_killed_search_goes_on(tmp_path):
+    """No finished trial is lost or run twice, and what is proposed is what an unbroken search proposes."""
+    path, log = tmp_path / "search.db", tmp_path / "log"
+    process = start(path, log, 14, 0.3)
+    try:
+        deadline = time.monotonic() + 120
+        while len(lines(log, "start")) < 13 and time.monotonic() < deadline:
+            time.sleep(0.05)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    before = {words[2] for words in lines(log, "end")}
+    assert len(lines(log, "start")) == len(before) + 1, "it was killed within a trial"
+    stored = {t.params["x"]: t.value for t in study_in(path).trials if t.state.name == "COMPLETE"}
+    assert start(path, log, 16, 0).wait() == 0
+
+    ended = [words[2] for words in lines(log, "end")]
+    assert len(ended) == len(set(ended)) == 16
+    trials = [t for t in study_in(path).trials if t.state.name == "COMPLETE"]
+    assert len(trials) == 16
+    assert {t.params["x"]: t.value for t in trials}.items() >= stored.items()
+    unbroken = tuning.search(parabola, 16, seed=3)
+    assert [t.params["x"] for t in unbroken.trials] == [t.params["x"] for t in trials]
+    assert not list(tmp_path.glob(".search.db.*[0-9a-f].lock")), "locks of workers that are gone"
+
+
+@pytest.mark.slow
+def test_processes_share_the_trials(tmp_path):
+    path, log = tmp_path / "search.db", tmp_path / "log"
+    workers = [start(path, log, 12, 0.2) for _ in range(2)]
+    assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
+    assert sorted(int(words[1]) for words in lines(log, "end")) == list(range(12))
+    assert len({words[2] for words in lines(log, "end")}) == 12
+    assert len(study_in(path).trials) == 12
+
+
+def test_a_search_is_determined_by_its_seed(tmp_path):
+    first, again, other = (tuning.search(parabola, 12, seed=s) for s in (0, 0, 1))
+    proposals = [[t.params["x"] for t in study.trials] for study in (first, again, other)]
+    assert proposals[0] == proposals[1] != proposals[2]
+    assert len(set(proposals[0])) == 12
+    kept = tuning.search(parabola, 5, tmp_path / "a.db", seed=0)
+    kept = tuning.search(parabola, 12, tmp_path / "a.db", seed=0)
+    assert [t.params["x"] for t in kept.trials] == proposals[0]
+    calls = []
+    tuning.search(calls.append, 12, tmp_path / "a.db", seed=0)
+    assert not calls, "a finished search runs nothing"
+
+
+def test_random_search_proposes_numbers_that_differ(tmp_path):
+    study = tuning.search(parabola, 8, tmp_path / "r.db", sampler="random")
+    study = tuning.search(parabola, 16, tmp_path / "r.db", sampler="random")
+    assert len({t.params["x"] for t in study.trials}) == 16
+    assert study.best_value == max(t.value for t in study.trials)
+
+
+def test_another_sampler_or_seed_does_not_mix_with_a_stored_study(tmp_path):
+    tuning.search(parabola, 2, tmp_path / "a.db", seed=0)
+    for other in ({"seed": 1}, {"sampler": "random"}):
+        with pytest.raises(ValueError, match="Use the same settings to go on"):
+            tuning.search(parabola, 3, tmp_path / "a.db", **other)
+    assert len(tuning.search(parabola, 2, tmp_path / "a.db", name="another", seed=1).trials) == 2
+
+
+def test_first_settings_come_first_and_once(tmp_path):
+    for n in (1, 3):
+        study = tuning.search(parabola, n, tmp_path / "a.db", first=[{"x": 0.25}])
+    assert [t.params["x"] for t in study.trials].count(0.25) == 1
+    assert study.trials[0].params == {"x": 0.25}
+
+
+def test_what_diverges_counts_and_an_error_does_not(tmp_path):
+    study = tuning.search(lambda trial: float("nan"), 3, tmp_path / "a.db")
+    assert [t.state.name for t in study.trials] == ["FAIL"] * 3
+    assert tuning.finished(study) == 3
+
+    def broken(trial: optuna.Trial) -> float:
+        raise OSError("disk")
+
+    with pytest.raises(OSError, match="disk"):
+        tuning.search(broken, 5, tmp_path / "a.db")
+    study = tuning.search(parabola, 5, tmp_path / "a.db")
+    assert tuning.finished(study) == 5
+    assert len(study.trials) == 6
+
+
+def test_pruned_trials_count_and_cost(tmp_path):
+    def objective(trial: optuna.Trial) -> float:
+        trial.suggest_float("x", 0, 1)
+        time.sleep(0.02)
+        if trial.number % 2:
+            raise optuna.TrialPruned
+        return 1.0
+
+    study = tuning.search(objective, 4, tmp_path / "a.db")
+    assert [t.state.name for t in study.trials] == ["COMPLETE", "PRUNED"] * 2
+    assert tuning.cost(study) >= 0.08
+
+
+def test_clear_errors():
+    with pytest.raises(ValueError, match="sampler must be one of tpe, random"):
+        tuning.search(parabola, 2, sampler="grid")
+    for n in (0, 1.5):
+        with pytest.raises(ValueError, match="n_trials must be a whole number"):
+            tuning.search(parabola, n)
+
+
+def learnable() -> tuple[keras.Model, object]:
+    ds = tiny.make_dataset()
+    y = (ds.x_train.reshape(24, -1).mean(axis=1) > np.median(ds.x_train.reshape(24, -1).mean(axis=1))).astype(
+        int
+    )
+    inputs = keras.Input((tiny.SIZE, tiny.SIZE, 3))
+    x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 128, -1)(inputs))
+    return keras.Model(inputs, keras.layers.Dense(2)(x)), replace(ds, y_train=y)
+
+
+def test_range_test_finds_a_rate_that_trains_and_puts_the_weights_back():
+    keras.utils.set_random_seed(0)
+    model, ds = learnable()
+    before = tiny.weights(model)
+    found = tuning.range_test(model, ds, 1e-6, 10.0, steps=60, batch_size=24)
+    assert not tiny.moved(before, model)
+    assert len(found.rates) == len(found.losses)
+    assert found.rates[0] == pytest.approx(1e-6)
+    ratios = found.rates[1:] / found.rates[:-1]
+    np.testing.assert_allclose(ratios, ratios[0])
+    assert 1e-5 < found.steepest < 1
+    assert found.steepest <= found.lowest
+    assert found.losses.min() < found.losses[0] / 2
+    again = tuning.range_test(model, ds, 1e-6, 10.0, steps=60, batch_size=24)
+    np.testing.assert_allclose(again.losses, found.losses, rtol=1e-4)
+
+
+def test_range_test_errors():
+    model, ds = learnable()
+    for low, high, steps in ((1e-2, 1e-3, 20), (0, 1, 20), (1e-3, 1e-2, 5)):
+        with pytest.raises(ValueError, match="0 < low < high"):
+            tuning.range_test(model, ds, low, high, steps)
+    model.layers[-1].set_weights([np.full((192, 2), np.nan, np.float32), np.zeros(2, np.float32)])
+    with pytest.raises(ValueError, match="out of bounds within 0 steps"):
+        tuning.range_test(model, ds)
+
+
+@pytest.fixture
+def fine_tuning(monkeypatch, tmp_path):
+    """Fine-tuning of a network of four small blocks, in place of a real one."""
+    monkeypatch.setenv("TLHELPERS_CACHE", str(tmp_path / "cache"))
+
+    def load(name: str, image_size: int, weights: str | None = "imagenet") -> backbones.Backbone:
+        keras.utils.set_random_seed(0 if weights else 1)
+        inputs = x = keras.Input((image_size, image_size, 3), name="image")
+        x = keras.layers.Rescaling(1 / 128, -1, name="preprocess")(x)
+        for block in ("block1", "block2", "block3", "block4"):
+            x = keras.layers.Conv2D(4, 3, padding="same", name=f"{block}_conv")(x)
+            x = keras.layers.BatchNormalization(name=f"{block}_bn")(x)
+            x = keras.layers.ReLU(name=f"{block}_relu")(x)
+        x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+        return backbones.Backbone(name, image_size, keras.Model(inputs, x, name=name), str(weights))
+
+    monkeypatch.setattr(backbones, "load", load)
+    tuning._blocks.cache_clear()
+    yield tuning.FineTuning(tiny.make_dataset(), "small", tiny.SIZE, epochs=1, batch_size=12)
+    tuning._blocks.cache_clear()
+
+
+def test_settings_and_their_errors(fine_tuning):
+    assert fine_tuning.settings()["kept"] == 4
+    for other in ({"searched": ("rate",)}, {"usual": {"rate": 1}}):
+        with pytest.raises(ValueError, match="no setting rate"):
+            replace(fine_tuning, **other).settings()
+
+
+@pytest.mark.slow
+def test_each_setting_acts(fine_tuning):
+    usual = fine_tuning.settings() | {"learning_rate": 1e-2, "dropout": 0.0, "flips": False}
+
+    def trained(**changed) -> keras.Model:
+        return fine_tuning.train(usual | changed)[0]
+
+    def values(model: keras.Model) -> list[np.ndarray]:
+        return [np.array(w) for w in model.weights]
+
+    reference = trained()
+    np.testing.assert_equal(values(reference), values(trained()))  # a seed determines all
+    start = fine_tuning._backbone(4, 0.0)[0].model
+    for layer in recipes.leaf_layers(reference):
+        if layer.name.startswith("block") and layer.weights:
+            same = all(
+                np.array_equal(a, b)
+                for a, b in zip(layer.get_weights(), start.get_layer(layer.name).get_weights(), strict=True)
+            )
+            assert same == (layer.name in ("block1_conv", "block2_conv") or "_bn" in layer.name), layer.name
+    assert len(trained(kept=3).get_layer("small_3_blocks").layers) < len(reference.get_layer("small").layers)
+    assert len(trained(head="mlp").get_layer("head").layers) == 2
+    for changed in ({"learning_rate": 1e-4}, {"trained": 1}, {"weight_decay": 5.0}, {"l2_sp": 5.0},
+                    {"dropout": 0.5}, {"flips": True}, {"trained": 4}, {"fresh": 0.25}):  # fmt: skip
+        moved = [
+            not np.array_equal(a, b)
+            for a, b in zip(values(reference), values(trained(**changed)), strict=True)
+        ]
+        assert any(moved), changed
+
+
+def test_fresh_blocks_start_from_other_weights_and_train_whole(fine_tuning):
+    base, fresh = fine_tuning._backbone(4, 0.5)
+    assert fresh == ("block3", "block4")
+    loaded = backbones.load("small", tiny.SIZE).model
+    for block, differs in (("block2", False), ("block3", True)):
+        weights = [m.get_layer(f"{block}_conv").get_weights()[0] for m in (base.model, loaded)]
+        assert np.array_equal(*weights) != differs
+    model, _ = fine_tuning.train(fine_tuning.settings() | {"fresh": 0.5, "trained": 1})
+    inner = model.get_layer("small")
+    assert inner.get_layer("block3_bn").trainable
+    assert not inner.get_layer("block2_bn").trainable
+
+
+def test_a_search_of_fine_tuning_reports_and_prunes(fine_tuning):
+    class After0(optuna.pruners.BasePruner):
+        def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
+            return trial.number > 0
+
+    study = tuning.search(replace(fine_tuning, epochs=2), 2, pruner=After0())
+    assert [t.state.name for t in study.trials] == ["COMPLETE", "PRUNED"]
+    assert sorted(study.trials[0].intermediate_values) == [0, 1]
+    assert list(study.trials[1].intermediate_values) == [0]
+    assert study.trials[0].value == study.trials[0].intermediate_values[1]
+    assert set(study.trials[0].params) == set(fine_tuning.searched)
+
+
+def test_shortened(fine_tuning):
+    base = backbones.load("small", tiny.SIZE)
+    short = tuning.shortened(base, 2)
+    assert short.blocks == ("block1", "block2")
+    x = tiny.images(3).astype("float32")
+    inner = keras.Model(base.model.input, base.model.get_layer("block2_relu").output)
+    expected = np.asarray(inner(x)).mean(axis=(1, 2))
+    np.testing.assert_allclose(np.asarray(short.model(x)), expected, rtol=1e-5)
+    assert tuning.shortened(base, 4) is base
+    with pytest.raises(ValueError, match="has 4 blocks"):
+        tuning.shortened(base, 5)

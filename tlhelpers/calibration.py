@@ -1,0 +1,188 @@
+"""Whether a classifier's probabilities mean what they say: reliability, ECE with its bias, temperature."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import optimize, special
+
+from tlhelpers.evaluation import wilson_interval
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """What was said and what came true, bin by bin; bins without an image are left out.
+
+    Attributes:
+        edges: Lower and upper end of each bin, ``(b, 2)``, 0..1.
+        count: Images in each bin, int64 ``(b,)``.
+        confidence: Mean confidence in each bin, ``(b,)``.
+        accuracy: Share of hits in each bin, ``(b,)``.
+        low: Lower end of the 95 % Wilson interval of the accuracy, ``(b,)``.
+        high: Upper end, ``(b,)``.
+    """
+
+    edges: np.ndarray
+    count: np.ndarray
+    confidence: np.ndarray
+    accuracy: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+@dataclass(frozen=True)
+class CalibrationError:
+    """The expected calibration error, and what of it chance alone makes.
+
+    Attributes:
+        value: The ECE, 0..1.
+        chance: Mean ECE of a classifier with the same confidences whose every confidence is true.
+        ceiling: The ECE that such a classifier exceeds in one sample of forty (its 97.5 % quantile).
+    """
+
+    value: float
+    chance: float
+    ceiling: float
+
+
+def reliability(y: np.ndarray, proba: np.ndarray, n_bins: int = 15) -> Reliability:
+    """Sorts images by the confidence of their prediction, the largest probability, into bins of equal width.
+
+    Args:
+        y: Labels ``(n,)``, 0..k-1.
+        proba: Probabilities ``(n, k)``; each row sums to 1.
+        n_bins: Number of bins of 0..1.
+
+    Raises:
+        ValueError: If these are no labels with probabilities.
+    """
+    hit, confidence = _hits(y, proba)
+    place = _bins(confidence, n_bins)
+    used = np.unique(place)
+    count = np.array([np.sum(place == b) for b in used])
+    hits = np.array([hit[place == b].sum() for b in used])
+    ends = np.array([wilson_interval(int(h), int(n)) for h, n in zip(hits, count, strict=True)])
+    mean = np.array([confidence[place == b].mean() for b in used])
+    edges = np.stack([used, used + 1], axis=1) / n_bins
+    return Reliability(edges, count, mean, hits / count, ends[:, 0], ends[:, 1])
+
+
+def calibration_error(
+    y: np.ndarray, proba: np.ndarray, n_bins: int = 15, draws: int = 1000, seed: int = 0
+) -> CalibrationError:
+    """Computes the expected calibration error (Guo et al., 2017), and its bias by simulation.
+
+    The ECE is the mean over images of the distance between accuracy and mean confidence in the image's bin.
+    A distance cannot be negative, so chance does not cancel: even a perfectly calibrated classifier has an
+    ECE above 0, the more so the fewer images a bin has. How much follows from the confidences alone: each is
+    taken for the truth, and hits are drawn with it.
+
+    Args:
+        y: Labels ``(n,)``, 0..k-1.
+        proba: Probabilities ``(n, k)``.
+        n_bins: Bins of equal width.
+        draws: Simulated samples.
+        seed: Of the draws.
+
+    Raises:
+        ValueError: If these are no labels with probabilities.
+    """
+    hit, confidence = _hits(y, proba)
+    place = _bins(confidence, n_bins)
+
+    def ece(hit: np.ndarray) -> float:
+        gaps = np.bincount(place, hit - confidence, n_bins)
+        return float(np.abs(gaps).sum() / len(confidence))
+
+    rng = np.random.default_rng(seed)
+    simulated = [ece(rng.random(len(confidence)) < confidence) for _ in range(draws)]
+    return CalibrationError(ece(hit), float(np.mean(simulated)), float(np.quantile(simulated, 0.975)))
+
+
+def fit_temperature(y: np.ndarray, logits: np.ndarray) -> float:
+    """Finds the temperature T for which ``softmax(logits / T)`` has the smallest mean log loss.
+
+    One number cannot change which class is the largest, so accuracy stays as it is (Guo et al., 2017). It is
+    to be fitted on validation images: on training images a network looks more certain than it is.
+
+    Args:
+        y: Labels ``(n,)``, 0..k-1, of validation images.
+        logits: ``(n, k)``. Logarithms of probabilities serve as well.
+
+    Returns:
+        T between 0.01 and 100; above 1 the network was too certain.
+
+    Raises:
+        ValueError: If shapes or labels do not fit, or every prediction is a hit or every one a miss: then
+            nothing bounds T.
+    """
+    y, logits = _labelled(y, logits, "logits")
+    hits = logits.argmax(axis=1) == y
+    if hits.all() or not hits.any():
+        raise ValueError(
+            f"Of these {len(y)} predictions {'every' if hits.all() else 'no'} one is a hit, so that no "
+            "temperature is the best. Fit on more validation images."
+        )
+
+    def loss(log_t: float) -> float:
+        scaled = logits / np.exp(log_t)
+        return float(np.mean(special.logsumexp(scaled, axis=1) - scaled[np.arange(len(y)), y]))
+
+    found = optimize.minimize_scalar(loss, bounds=(np.log(0.01), np.log(100)), method="bounded")
+    return float(np.exp(found.x))
+
+
+def with_temperature(logits: np.ndarray, temperature: float) -> np.ndarray:
+    """Returns ``softmax(logits / temperature)``, probabilities ``(n, k)``.
+
+    Args:
+        logits: ``(n, k)``, or logarithms of probabilities.
+        temperature: Above 0.
+
+    Raises:
+        ValueError: If the temperature is not above 0.
+    """
+    if not temperature > 0:
+        raise ValueError(f"A temperature is above 0, not {temperature!r}.")
+    return special.softmax(np.asarray(logits, float) / temperature, axis=1)
+
+
+def log_probabilities(proba: np.ndarray) -> np.ndarray:
+    """Returns logarithms of probabilities, to be used as logits; zeros become the smallest positive number.
+
+    Args:
+        proba: ``(n, k)``, 0..1.
+    """
+    return np.log(np.maximum(np.asarray(proba, float), np.finfo(float).tiny))
+
+
+def _labelled(y: np.ndarray, scores: np.ndarray, what: str) -> tuple[np.ndarray, np.ndarray]:
+    y, scores = np.asarray(y), np.asarray(scores, float)
+    if scores.ndim != 2 or y.shape != (len(scores),) or len(y) == 0 or scores.shape[1] < 2:
+        raise ValueError(
+            f"Expected labels (n,) and {what} (n, k), n > 0 and k > 1; "
+            f"these are {y.shape} and {scores.shape}."
+        )
+    if not np.isfinite(scores).all():
+        raise ValueError(f"The {what} hold NaN or infinity. Look at the model's outputs.")
+    if not np.issubdtype(y.dtype, np.integer) or y.min() < 0 or y.max() >= scores.shape[1]:
+        raise ValueError(
+            f"With {scores.shape[1]} columns, labels are whole numbers from 0 to {scores.shape[1] - 1}; "
+            f"these are {y.dtype}, {y.min()} to {y.max()}."
+        )
+    return y, scores
+
+
+def _hits(y: np.ndarray, proba: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each prediction is right, and its confidence; both ``(n,)``."""
+    y, proba = _labelled(y, proba, "probabilities")
+    if proba.min() < -1e-6 or np.abs(proba.sum(axis=1) - 1).max() > 1e-3:
+        raise ValueError(
+            "Each row of probabilities is 0 or more and sums to 1. Apply softmax to logits first."
+        )
+    return proba.argmax(axis=1) == y, np.minimum(proba.max(axis=1), 1.0)
+
+
+def _bins(confidence: np.ndarray, n_bins: int) -> np.ndarray:
+    if n_bins < 1:
+        raise ValueError(f"n_bins must be at least 1, not {n_bins!r}.")
+    return np.minimum((confidence * n_bins).astype(np.int64), n_bins - 1)

@@ -1,0 +1,174 @@
+"""Scores that guess, without training, how well a source will serve a target. None is an accuracy."""
+
+import numpy as np
+from scipy import linalg
+from sklearn.covariance import ledoit_wolf
+
+# Ratios of noise to signal that LogME looks at, in units of the mean squared singular value of the features.
+_LOG_RATIOS = np.linspace(np.log(1e-10), np.log(1e10), 161)
+
+
+def h_score(f: np.ndarray, y: np.ndarray, shrinkage: bool = False) -> float:
+    """H-score (Bao et al., 2019): how much of the features' spread lies between the classes.
+
+    ``trace(C^-1 B)`` with the covariance C of the features and the covariance B of their class means. It
+    lies between 0 and k-1 for k classes, and no invertible linear map of the features changes it. Computed
+    by a singular value decomposition of the centred features, without inverting C: it is the squared length
+    of the projection of the class indicators on the space that the features span. For n <= d that space is
+    everything, and the score is k-1 whatever the features are; then use the shrunken covariance.
+
+    Args:
+        f: Features ``(n, d)``.
+        y: Labels ``(n,)``, at least two classes.
+        shrinkage: Whether C is estimated with Ledoit and Wolf's shrinkage and B scaled down as much, after
+            Ibrahim, Ponomareva and Mazumder (2022): for few images. The score still lies between 0 and k-1,
+            but depends on the scale of the features relative to each other.
+
+    Raises:
+        ValueError: If the input is degenerate: one class, no feature that varies, NaN, shapes.
+    """
+    f, y = _check(f, y)
+    centred = f - f.mean(axis=0)
+    means = _class_means(centred, y)  # of each image's class, (n, d)
+    if shrinkage:
+        covariance, amount = ledoit_wolf(centred, assume_centered=True)
+        between = (1 - amount) * means.T @ means / len(y)
+        return float(np.trace(linalg.solve(covariance, between, assume_a="pos")))
+    u, s, _ = np.linalg.svd(centred, full_matrices=False)
+    u = u[:, s > s[0] * max(centred.shape) * np.finfo(float).eps]
+    return float(np.sum(_class_means(u, y) ** 2))
+
+
+def nce(z: np.ndarray, y: np.ndarray) -> float:
+    """Negative conditional entropy (Tran et al., 2019): how much the source's labels tell of the target's.
+
+    ``-H(Y | Z)`` in nats, from counts. It is 0 where the source label determines the target label, and
+    ``-log k`` at the least. Renaming labels changes nothing.
+
+    Args:
+        z: Labels that a source model predicts for the target's images, ``(n,)``, whole numbers from 0.
+        y: Labels of the target ``(n,)``, at least two classes.
+
+    Raises:
+        ValueError: If the input is degenerate.
+    """
+    z = np.asarray(z)
+    y = _check_labels(y, len(z))
+    if z.ndim != 1 or not np.issubdtype(z.dtype, np.integer) or z.min() < 0:
+        raise ValueError(
+            f"z holds predicted source labels (n,), whole numbers from 0; it is {z.dtype} {z.shape}."
+        )
+    joint = np.zeros((int(z.max()) + 1, int(y.max()) + 1))
+    np.add.at(joint, (z, y), 1 / len(y))
+    conditional = joint / np.maximum(joint.sum(axis=1, keepdims=True), np.finfo(float).tiny)
+    return float(np.sum(joint[joint > 0] * np.log(conditional[joint > 0])))
+
+
+def leep(source: np.ndarray, y: np.ndarray) -> float:
+    """LEEP (Nguyen et al., 2020): log likelihood of the target's labels given the source model's outputs.
+
+    A target label is predicted by drawing a source label from the model's output and then a target label
+    from those that went with it. The mean log probability of the true labels is at most 0. For outputs of
+    one 1 and zeros it equals `nce`.
+
+    Args:
+        source: Probabilities of the source's classes on the target's images, ``(n, s)``.
+        y: Labels of the target ``(n,)``, at least two classes.
+
+    Raises:
+        ValueError: If the input is degenerate, or a row is no distribution.
+    """
+    source = np.asarray(source, float)
+    if source.ndim != 2 or not np.isfinite(source).all():
+        raise ValueError(f"source holds finite probabilities (n, s); it is {source.shape}.")
+    y = _check_labels(y, len(source))
+    if source.min() < 0 or np.abs(source.sum(axis=1) - 1).max() > 1e-3:
+        raise ValueError("Each row of source is 0 or more and sums to 1. Apply softmax to logits first.")
+    joint = np.zeros((int(y.max()) + 1, source.shape[1]))
+    np.add.at(joint, y, source / len(y))
+    marginal = joint.sum(axis=0)
+    used = marginal > 0
+    conditional = joint[:, used] / marginal[used]
+    expected = np.einsum("ns,ns->n", source[:, used], conditional[y])
+    return float(np.mean(np.log(np.maximum(expected, np.finfo(float).tiny))))
+
+
+def logme(f: np.ndarray, y: np.ndarray) -> float:
+    """LogME (You et al., 2021): log evidence of Bayesian linear regression from features to class indicators.
+
+    For each class c, the indicator ``y == c`` is modelled as ``f w`` plus noise, ``w`` normal with variance
+    ``1 / alpha`` and the noise with ``1 / beta``; the evidence is maximised over both, divided by n and
+    averaged over the classes. Rotating or scaling the features changes nothing. The paper iterates to a fixed
+    point. Here the scale of the noise is eliminated in closed form, and the one remaining ratio is searched
+    on a grid that is refined, on the singular values alone: this is stable for n < d and for features of low
+    rank. Where features fit the indicators exactly with fewer dimensions than images, the evidence has no
+    bound, and the score is the one at the end of the grid.
+
+    Args:
+        f: Features ``(n, d)``, used as they are, as in the paper.
+        y: Labels ``(n,)``, at least two classes.
+
+    Raises:
+        ValueError: If the input is degenerate.
+    """
+    f, y = _check(f, y)
+    u, s, _ = np.linalg.svd(f, full_matrices=False)
+    keep = s > s[0] * max(f.shape) * np.finfo(float).eps
+    u, s2 = u[:, keep], s[keep] ** 2
+    s2 = s2 / s2.mean()
+    targets = (y[:, None] == np.unique(y)).astype(float)
+    explained = (u.T @ targets) ** 2  # (r, k)
+    rest = np.maximum((targets**2).sum(axis=0) - explained.sum(axis=0), 0)
+    return float(np.mean([_evidence(e, r, s2, len(y)) for e, r in zip(explained.T, rest, strict=True)]))
+
+
+def _evidence(explained: np.ndarray, rest: float, s2: np.ndarray, n: int) -> float:
+    """The largest log evidence of one indicator, per image, over the ratio of noise to signal."""
+    if rest < 1e-12 * explained.sum():
+        rest = 0.0
+
+    def at(log_ratios: np.ndarray) -> np.ndarray:
+        signal = 1 + s2 / np.exp(log_ratios)[:, None]  # (g, r)
+        energy = rest + (explained / signal).sum(axis=1)
+        return -0.5 * (np.log(2 * np.pi) + 1 + np.log(energy / n) + np.log(signal).sum(axis=1) / n)
+
+    grid = _LOG_RATIOS
+    for _ in range(6):
+        values = at(grid)
+        best = int(values.argmax())
+        grid = np.linspace(grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)], 21)
+    return float(values.max())
+
+
+def _class_means(rows: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Replaces each row ``(n, d)`` by the mean of its class."""
+    classes, place, counts = np.unique(y, return_inverse=True, return_counts=True)
+    sums = np.zeros((len(classes), rows.shape[1]))
+    np.add.at(sums, place, rows)
+    return (sums / counts[:, None])[place]
+
+
+def _check(f: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    f = np.asarray(f, float)
+    if f.ndim != 2 or f.shape[1] == 0:
+        raise ValueError(f"Features have the shape (n, d); these are {f.shape}.")
+    y = _check_labels(y, len(f))
+    if not np.isfinite(f).all():
+        raise ValueError("The features hold NaN or infinity. Look at the images and the backbone's weights.")
+    if not (f.max(axis=0) > f.min(axis=0)).any():
+        raise ValueError(
+            "No feature varies from image to image: the score says nothing. Look at the backbone."
+        )
+    return f, y
+
+
+def _check_labels(y: np.ndarray, n: int) -> np.ndarray:
+    y = np.asarray(y)
+    if y.shape != (n,) or n == 0 or not np.issubdtype(y.dtype, np.integer) or y.min() < 0:
+        raise ValueError(
+            f"Labels are whole numbers from 0, one for each of {n} images, n > 0; "
+            f"these are {y.dtype} {y.shape}."
+        )
+    if len(np.unique(y)) < 2:
+        raise ValueError("All labels are equal: with one class there is nothing to transfer to.")
+    return y

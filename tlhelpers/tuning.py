@@ -1,0 +1,427 @@
+"""Searching for hyperparameters: a learning-rate range test, and searches by Optuna that survive a stop."""
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import optuna
+from filelock import FileLock, Timeout
+from optuna.trial import TrialState
+
+from tlhelpers import backbones, data, recipes, transfer
+
+SAMPLERS = ("tpe", "random")
+
+
+@dataclass(frozen=True)
+class RangeTest:
+    """Losses at growing learning rates.
+
+    Attributes:
+        rates: ``(s,)``, one a step, growing by one factor.
+        losses: Loss on the batch of each step, before its update, ``(s,)``.
+        steepest: The rate at which the smoothed loss falls fastest.
+        lowest: The rate at which it is lowest: training is about to go wrong there.
+    """
+
+    rates: np.ndarray
+    losses: np.ndarray
+    steepest: float
+    lowest: float
+
+
+def range_test(
+    model: keras.Model,
+    ds: data.Dataset,
+    low: float = 1e-6,
+    high: float = 1.0,
+    steps: int = 80,
+    batch_size: int = 32,
+    seed: int = 0,
+) -> RangeTest:
+    """Trains for a few steps at a rate that grows from step to step (Smith, 2017). The weights are put back.
+
+    It stops early where the loss is four times its smallest. What it finds is a place to start from, with
+    Adam, without warm-up: a sensible highest rate lies between `steepest` and a third of `lowest`.
+
+    Args:
+        model: As `transfer.fine_tune` takes it: whatever is trainable in it trains.
+        ds: Data set, or the activations of `transfer.cached_trunk`; its training images alone are used.
+        low: First rate.
+        high: Last rate.
+        steps: Steps, at least 10.
+        batch_size: Images in one step.
+        seed: Of the order of the images.
+
+    Raises:
+        ValueError: If the rates or steps make no range, or the loss is not finite from the start.
+    """
+    if not 0 < low < high or steps < 10:
+        raise ValueError(
+            f"A range test needs 0 < low < high and 10 steps or more; these are {low!r}, {high!r}, {steps!r}."
+        )
+    rates = np.geomspace(low, high, steps)
+    x, rng = transfer._inputs(model, ds.x_train), np.random.default_rng(seed)
+    before = model.get_weights()
+    # A schedule: not on each backend does a compiled step see a rate that is assigned from outside.
+    growing = keras.optimizers.schedules.ExponentialDecay(low, steps - 1, high / low)
+    model.compile(
+        keras.optimizers.Adam(growing), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    )
+    losses: list[float] = []
+    rows = np.zeros(0, np.int64)
+    try:
+        for _ in rates:
+            if len(rows) < batch_size:
+                rows = np.concatenate([rows, rng.permutation(len(x))])
+            now, rows = rows[:batch_size], rows[batch_size:]
+            model.reset_metrics()  # else the loss is the mean of all steps so far
+            loss = float(model.train_on_batch(x[now], ds.y_train[now], return_dict=True)["loss"])
+            if not np.isfinite(loss) or (losses and loss > 4 * min(losses)):
+                break
+            losses.append(loss)
+    finally:
+        model.set_weights(before)
+    if len(losses) < 5:
+        raise ValueError(f"The loss grows out of bounds within {len(losses)} steps: choose a smaller low.")
+    smooth = np.convolve(np.pad(losses, 2, mode="edge"), np.ones(5) / 5, mode="valid")
+    fall = np.gradient(smooth, np.log(rates[: len(losses)]))
+    lowest = int(smooth.argmin())
+    steepest = int(fall[: lowest + 1].argmin())
+    return RangeTest(rates[: len(losses)], np.array(losses), float(rates[steepest]), float(rates[lowest]))
+
+
+def search(
+    objective: Callable[[optuna.Trial], float],
+    n_trials: int,
+    path: str | Path | None = None,
+    sampler: str = "tpe",
+    seed: int = 0,
+    pruner: optuna.pruners.BasePruner | None = None,
+    name: str = "search",
+    first: Sequence[dict[str, Any]] = (),
+) -> optuna.Study:
+    """Searches for the largest value of an objective, until there are so many finished trials.
+
+    With a path the study lives in a file (SQLite, through Optuna's own storage). The same call again goes on
+    where it was stopped: finished trials stay, and the one that was under way starts anew. Each trial's
+    proposals depend on the seed, its number and the trials before it alone, so that a search that was stopped
+    proposes what it would have proposed. Several processes may make the same call at the same time; they
+    share the trials.
+
+    Args:
+        objective: Takes an `optuna.Trial` and returns a number; it may raise `optuna.TrialPruned`. A trial
+            that returns NaN or infinity counts as failed, such as one whose training diverged.
+        n_trials: Finished trials in the end, those of earlier calls included.
+        path: File of the study, such as ``"search.db"``; ``None`` keeps it in memory.
+        sampler: ``"tpe"`` (tree-structured Parzen estimator, Optuna's own), or ``"random"``.
+        seed: Of the proposals.
+        pruner: Decides when a trial is given up; ``None`` never gives up.
+        name: Name of the study in its file.
+        first: Settings to try before anything is proposed, such as your usual ones; they count as trials.
+
+    Returns:
+        The study; ``best_params`` and ``best_value`` are those of the largest value.
+
+    Raises:
+        ValueError: If an argument is not as described, or the study in the file has another sampler or seed.
+        Exception: Whatever the objective raises. That trial is not among the finished ones.
+    """
+    if sampler not in SAMPLERS:
+        raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, not {sampler!r}.")
+    if n_trials != int(n_trials) or n_trials < 1:
+        raise ValueError(f"n_trials must be a whole number of at least 1, not {n_trials!r}.")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    place = None if path is None else Path(path).resolve()
+    storage = None
+    if place is not None:
+        place.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(place, "study"):
+        if place is not None:
+            # Other processes may write at the same moment: wait for them.
+            storage = optuna.storages.RDBStorage(
+                f"sqlite:///{place}", engine_kwargs={"connect_args": {"timeout": 60}}
+            )
+        study = optuna.create_study(
+            storage=storage,
+            study_name=name,
+            direction="maximize",
+            pruner=pruner or optuna.pruners.NopPruner(),
+            load_if_exists=True,
+        )
+        settings = {"sampler": sampler, "seed": seed}
+        known = {key: value for key, value in study.user_attrs.items() if key in settings}
+        if known and known != settings:
+            raise ValueError(
+                f"{path} holds a study {name!r} with {known}; this call has {settings}. "
+                "Use the same settings to go on, or another name or file to start anew."
+            )
+        if not known:
+            for params in first:
+                study.enqueue_trial(params)
+            for key, value in settings.items():
+                study.set_user_attr(key, value)
+    # A lock ends with its process. So a trial whose worker's lock is free was left behind.
+    worker = uuid.uuid4().hex
+    with _lock(place, worker):
+        while (trial := _next(study, place, worker, int(n_trials), sampler, seed)) is not None:
+            _run(study, trial, objective)
+    if place is not None:
+        _lock_file(place, worker).unlink(missing_ok=True)
+    return study
+
+
+def finished(study: optuna.Study) -> int:
+    """Returns how many trials of a study are done: complete, given up by the pruner, or diverged."""
+    return sum(map(_is_finished, study.get_trials(deepcopy=False)))
+
+
+def cost(study: optuna.Study) -> float:
+    """Returns the seconds that the trials of a study took, those that were given up or failed included."""
+    return sum(t.duration.total_seconds() for t in study.trials if t.duration is not None)
+
+
+def _is_finished(trial: optuna.trial.FrozenTrial) -> bool:
+    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED) or "diverged" in trial.user_attrs
+
+
+def _next(
+    study: optuna.Study, place: Path | None, worker: str, n_trials: int, sampler: str, seed: int
+) -> optuna.Trial | None:
+    """Starts the next trial, or returns ``None`` where enough are finished or under way."""
+    with _lock(place, "study"):
+        running = [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.RUNNING]
+        left = [t for t in running if not _alive(place, t.user_attrs.get("worker"))]
+        for stale in left:
+            study.tell(stale.number, state=TrialState.FAIL)
+            study.enqueue_trial(dict(stale.params))
+        if finished(study) + len(running) - len(left) >= n_trials:
+            return None
+        study.sampler = _sampler(sampler, seed, 0)
+        trial = study.ask()
+        trial.set_user_attr("worker", worker)
+        # Counted without those that were left behind, a trial has the number of an unbroken search.
+        lost = sum(
+            t.state == TrialState.FAIL and not _is_finished(t) for t in study.get_trials(deepcopy=False)
+        )
+        study.sampler = _sampler(sampler, seed, trial.number - lost)
+        return trial
+
+
+def _run(study: optuna.Study, trial: optuna.Trial, objective: Callable[[optuna.Trial], float]) -> None:
+    try:
+        value = float(objective(trial))
+    except optuna.TrialPruned:
+        study.tell(trial, state=TrialState.PRUNED)
+        return
+    except Exception:
+        study.tell(trial, state=TrialState.FAIL)
+        raise
+    if np.isfinite(value):
+        study.tell(trial, value)
+    else:
+        trial.set_user_attr("diverged", True)
+        study.tell(trial, state=TrialState.FAIL)
+
+
+def _sampler(kind: str, seed: int, number: int) -> optuna.samplers.BaseSampler:
+    own = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+    if kind == "random":
+        return optuna.samplers.RandomSampler(seed=own)
+    return optuna.samplers.TPESampler(seed=own)
+
+
+def _lock_file(place: Path, what: str) -> Path:
+    return place.with_name(f".{place.name}.{what}.lock")
+
+
+def _lock(place: Path | None, what: str) -> AbstractContextManager:
+    return nullcontext() if place is None else FileLock(_lock_file(place, what))
+
+
+def _alive(place: Path | None, worker: str | None) -> bool:
+    """Whether the process that runs a trial is still there."""
+    if place is None or worker is None or not _lock_file(place, worker).is_file():
+        return False
+    try:
+        with FileLock(_lock_file(place, worker), timeout=0):
+            pass
+    except Timeout:
+        return True
+    _lock_file(place, worker).unlink(missing_ok=True)
+    return False
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """An objective for `search`: fine-tunes with the proposed settings, and returns the validation accuracy.
+
+    The frozen part runs once for each depth (`transfer.cached_trunk`), but in every epoch with ``l2_sp``.
+    After each epoch the accuracy is reported, so that a pruner can give a trial up. The accuracy of the last
+    epoch counts: no epoch is chosen.
+
+    What can be searched, with its range:
+
+    - ``learning_rate``: 1e-5 to 1e-2, logarithmic;
+    - ``trained``: blocks that train, counted from the top, 1 to all but one;
+    - ``kept``: blocks that are kept at all; what is above them is cut off;
+    - ``fresh``: share of the kept blocks, from the top, that start from random weights, 0 to 0.5; what is
+      fresh trains;
+    - ``head``: ``"linear"``, or ``"mlp"`` with one hidden layer of 256 units;
+    - ``dropout``: 0 to 0.5, before the head;
+    - ``weight_decay``: 1e-6 to 1e-1, logarithmic;
+    - ``l2_sp``: 1e-6 to 1e-1, logarithmic;
+    - ``flips``: whether training images are mirrored at random.
+
+    Attributes:
+        ds: Data set; its test images are not touched.
+        backbone: Name as `backbones.load` takes it.
+        image_size: Side of the input in pixels.
+        searched: Names of the settings to search.
+        usual: Settings in place of the usual ones, for what is not searched.
+        epochs: Epochs of a trial.
+        batch_size: Images in one step.
+        seed: Of initial weights, dropout and order; the same for each trial.
+    """
+
+    ds: data.Dataset
+    backbone: str
+    image_size: int
+    searched: tuple[str, ...] = ("learning_rate", "trained", "head", "dropout", "weight_decay", "flips")
+    usual: Mapping[str, Any] = field(default_factory=dict)
+    epochs: int = 3
+    batch_size: int = 32
+    seed: int = 0
+
+    def settings(self) -> dict[str, Any]:
+        """Returns the usual settings: what holds where nothing is searched."""
+        blocks = len(self._blocks)
+        found = {"learning_rate": 1e-3, "trained": 2, "kept": blocks, "fresh": 0.0, "head": "linear"}
+        found |= {"dropout": 0.2, "weight_decay": 0.0, "l2_sp": 0.0, "flips": True}
+        unknown = sorted({*self.searched, *self.usual} - set(found))
+        if unknown:
+            raise ValueError(f"There is no setting {', '.join(unknown)}. There are: {', '.join(found)}.")
+        return found | dict(self.usual)
+
+    def __call__(self, trial: optuna.Trial) -> float:
+        """Trains with the settings that a trial proposes."""
+        blocks = len(self._blocks)
+        proposals: dict[str, Callable[[], Any]] = {
+            "learning_rate": lambda: trial.suggest_float("learning_rate", 1e-5, 1e-2, log=True),
+            "trained": lambda: trial.suggest_int("trained", 1, blocks - 1),
+            "kept": lambda: trial.suggest_int("kept", blocks // 2, blocks),
+            "fresh": lambda: trial.suggest_float("fresh", 0.0, 0.5),
+            "head": lambda: trial.suggest_categorical("head", ["linear", "mlp"]),
+            "dropout": lambda: trial.suggest_float("dropout", 0.0, 0.5),
+            "weight_decay": lambda: trial.suggest_float("weight_decay", 1e-6, 1e-1, log=True),
+            "l2_sp": lambda: trial.suggest_float("l2_sp", 1e-6, 1e-1, log=True),
+            "flips": lambda: trial.suggest_categorical("flips", [False, True]),
+        }
+        settings = self.settings() | {name: proposals[name]() for name in self.searched}
+
+        def report(epoch: int, logs: dict[str, float]) -> None:
+            trial.report(logs["val_accuracy"], epoch)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+
+        callback = keras.callbacks.LambdaCallback(on_epoch_end=report)
+        return self.train(settings, [callback])[1]
+
+    def train(
+        self, settings: Mapping[str, Any], callbacks: list[keras.callbacks.Callback] | None = None
+    ) -> tuple[keras.Model, float]:
+        """Fine-tunes once.
+
+        Args:
+            settings: All settings, as `settings` returns them.
+            callbacks: As in ``keras.Model.fit``.
+
+        Returns:
+            The classifier, images -> logits, and its validation accuracy after the last epoch, 0..1.
+        """
+        keras.utils.set_random_seed(self.seed)
+        base, fresh = self._backbone(int(settings["kept"]), float(settings["fresh"]))
+        blocks = base.blocks
+        trained = min(max(int(settings["trained"]), len(fresh)), len(blocks))
+        n_classes = self.ds.n_classes
+        head = None
+        if settings["head"] == "mlp":
+            layers = [keras.layers.Dense(256, activation="relu"), keras.layers.Dense(n_classes)]
+            head = keras.Sequential(layers, name="head")
+        # The pull of L2-SP is defined on a whole classifier, not on the part above a trunk.
+        whole = trained == len(blocks) or settings["l2_sp"] > 0
+        flip = keras.layers.RandomFlip("horizontal") if settings["flips"] and whole else None
+        model = transfer.build_classifier(base, n_classes, head, settings["dropout"], flip)
+        transfer.freeze(base, blocks[: len(blocks) - trained])
+        for layer in recipes.leaf_layers(base.model):
+            if any(recipes.begins(layer.name, block) for block in fresh):
+                layer.trainable = True  # its normalisation, too: it has no statistics yet
+        recipe = recipes.Recipe(
+            self.epochs,
+            settings["learning_rate"],
+            self.batch_size,
+            weight_decay=settings["weight_decay"],
+            l2_sp=settings["l2_sp"],
+        )
+        part, ds = model, self.ds
+        if not whole:
+            part, ds = transfer.cached_trunk(model, base, self.ds, flips=bool(settings["flips"]))
+        history = transfer.fine_tune(part, ds, recipe, callbacks=callbacks)
+        return model, float(history.history["val_accuracy"][-1])
+
+    @property
+    def _blocks(self) -> tuple[str, ...]:
+        return _blocks(self.backbone, self.image_size)
+
+    def _backbone(self, kept: int, fresh_share: float) -> tuple[backbones.Backbone, tuple[str, ...]]:
+        """Returns the backbone cut behind ``kept`` blocks, and its blocks that start from random weights."""
+        base = backbones.load(self.backbone, self.image_size)
+        n_fresh = round(fresh_share * kept)
+        fresh = base.blocks[kept - n_fresh : kept]
+        if fresh:
+            random = backbones.load(self.backbone, self.image_size, weights=None)
+            for layer in base.model.layers:
+                if any(recipes.begins(layer.name, block) for block in fresh):
+                    layer.set_weights(random.model.get_layer(layer.name).get_weights())
+        if kept < len(base.blocks):
+            base = shortened(base, kept)
+        return base, fresh
+
+
+def shortened(backbone: backbones.Backbone, kept: int) -> backbones.Backbone:
+    """Returns a backbone without what is above its first ``kept`` blocks; features are means over the map.
+
+    The weights are shared with the whole backbone.
+
+    Args:
+        backbone: From `backbones.load`.
+        kept: Number of blocks to keep, 1 or more, as `Backbone.blocks` counts them.
+
+    Raises:
+        ValueError: If there are not so many blocks.
+    """
+    blocks = backbone.blocks
+    if not 1 <= kept <= len(blocks):
+        raise ValueError(f"{backbone.name} has {len(blocks)} blocks; kept must be 1 to that, not {kept!r}.")
+    if kept == len(blocks):
+        return backbone
+    dropped = [
+        i
+        for i, layer in enumerate(backbone.model.layers)
+        if any(recipes.begins(layer.name, block) for block in blocks[kept:])
+    ]
+    last = backbone.model.layers[min(dropped) - 1]
+    pooled = keras.layers.GlobalAveragePooling2D(name="pool_kept")(last.output)
+    name = f"{backbone.name}_{kept}_blocks"
+    return replace(backbone, name=name, model=keras.Model(backbone.model.input, pooled, name=name))
+
+
+@cache
+def _blocks(name: str, image_size: int) -> tuple[str, ...]:
+    return backbones.load(name, image_size, weights=None).blocks

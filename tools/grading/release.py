@@ -1,0 +1,126 @@
+"""The students' notebooks: nbgrader takes the solutions out, and each assignment becomes a zip file."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import repo_url
+from grading.course import COURSE, Assignment, CourseworkError, Notebook, read_notebook, text_of, variant
+
+SEED = re.compile(r"^SEED = \d+", re.M)
+BRANCH = "assignments"  # where an instructor puts the release for Colab
+
+
+def build(assignments: Sequence[Assignment], out: Path) -> dict[str, Notebook]:
+    """Returns the released notebook of each assignment, and writes them to ``out/<name>/`` and
+    ``out/<name>.zip``.
+
+    Raises:
+        CourseworkError: If nbgrader refuses a source.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        course = Path(folder) / "course"
+        course.mkdir()
+        for path in COURSE.glob("*.py"):
+            shutil.copy(path, course)
+        shutil.copytree(COURSE / "source", course / "source")
+        released = {}
+        for assignment in assignments:
+            log = _nbgrader(course, "generate_assignment", assignment.name, "--create", "--force")
+            built = course / "release" / assignment.name / assignment.notebook
+            if not built.is_file():
+                raise CourseworkError(f"nbgrader could not build the release of {assignment.name}:\n{log}")
+            notebook = read_notebook(built)
+            _add_colab(notebook, assignment)
+            released[assignment.name] = notebook
+            target = out / assignment.name
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.copytree(built.parent, target)
+            write(notebook, target / assignment.notebook)
+            _zip(target, out / f"{assignment.name}.zip")
+    return released
+
+
+def build_variants(
+    notebook: Notebook, assignment: Assignment, students: Sequence[str], secret: str, out: Path
+) -> None:
+    """Writes a notebook for each student, with numbers and data of its own, to ``out/<name>-variants/``."""
+    folder = out / f"{assignment.name}-variants"
+    shutil.rmtree(folder, ignore_errors=True)
+    for student in students:
+        own = with_seed(notebook, variant(secret, student))
+        write(own, folder / student.replace("/", "_") / assignment.notebook)
+
+
+def with_seed(notebook: Notebook, seed: int) -> Notebook:
+    """Returns the notebook with another number in the line ``SEED = 0``."""
+    own: Notebook = json.loads(json.dumps(notebook))
+    for cell in own["cells"]:
+        if cell["cell_type"] == "code" and SEED.search(text_of(cell)):
+            cell["source"] = SEED.sub(f"SEED = {seed}", text_of(cell), count=1)
+            return own
+    raise CourseworkError("The notebook has no line `SEED = 0`, so it cannot be varied.")
+
+
+def write(notebook: Notebook, path: Path) -> None:
+    """Writes a notebook."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _add_colab(notebook: Notebook, assignment: Assignment) -> None:
+    """Adds a button to the first cell, and the cell that installs the package on Colab behind it."""
+    url = repo_url.stored_url()
+    address = f"{repo_url.derived(url)['colab']}/blob/{BRANCH}/{assignment.name}/{assignment.notebook}"
+    badge = "https://colab.research.google.com/assets/colab-badge.svg"
+    first = notebook["cells"][0]
+    title, _, rest = text_of(first).partition("\n")
+    first["source"] = f"{title}\n\n[![Open in Colab]({badge})]({address})\n{rest}"
+    mark = {"grade": False, "grade_id": "colab", "locked": True, "schema_version": 3, "solution": False}
+    notebook["cells"].insert(
+        1,
+        {
+            "cell_type": "code",
+            "execution_count": None,
+            "id": "colab",
+            "metadata": {"nbgrader": {**mark, "task": False}, "tags": [repo_url.TAG]},
+            "outputs": [],
+            "source": repo_url.cell_source(url),
+        },
+    )
+
+
+def _zip(folder: Path, path: Path) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(folder.rglob("*")):
+            if file.is_file():
+                archive.write(file, Path(folder.name) / file.relative_to(folder))
+
+
+def _nbgrader(course: Path, *arguments: str) -> str:
+    """Runs nbgrader in a course root, without the user's Jupyter settings, and returns its log."""
+    # nbgrader calls alembic, which lies beside the Python that runs this.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    environment = os.environ | {
+        "PATH": path,
+        "JUPYTER_CONFIG_DIR": str(course / "jupyter"),
+        "IPYTHONDIR": str(course / "ipython"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "nbgrader", *arguments],
+        cwd=course,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    return done.stdout

@@ -1,0 +1,273 @@
+"""Where a submission runs: a process that sees its own folder and Python, and has no network.
+
+On Linux bubblewrap builds the walls. Where it is missing or does not work, the limits on memory, time and
+files remain, but a submission runs with the rights of the user, and `warning` says so loudly.
+"""
+
+import os
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from grading.box import wire
+from grading.course import ROOT
+
+LIBRARY = Path(__file__).resolve().parent / "box"
+SYSTEM = (
+    *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/opt"),
+    *(f"/etc/{name}" for name in ("alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime")),
+)
+SHARED = 512 << 20  # bytes that libraries take and that the limit on data does not count
+MAX_PROCESSES = 48  # of one submission
+
+warning = """\
+************************************************************************************************************
+*  NO SANDBOX. Submissions run with YOUR rights: they can read your files, write to them, and use the      *
+*  network. Hidden checks stay hidden all the same. Install bubblewrap (apt-get install bubblewrap), or    *
+*  grade in a container or under a user account that owns nothing.                                         *
+************************************************************************************************************"""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a submission may use.
+
+    Attributes:
+        cell_seconds: Of one cell.
+        seconds: Of the notebook and the probes together.
+        probe_seconds: Of one probe.
+        memory: Bytes.
+        file_size: Bytes of one file that it writes.
+    """
+
+    cell_seconds: float = 120.0
+    seconds: float = 600.0
+    probe_seconds: float = 60.0
+    memory: int = 4 << 30
+    file_size: int = 100 << 20
+
+
+class Ended(Exception):
+    """The process of a submission is gone; the message says why."""
+
+
+@cache
+def bubblewrap() -> str | None:
+    """Returns the path of bubblewrap if it works here."""
+    path = shutil.which("bwrap")
+    if path is None or not sys.platform.startswith("linux"):
+        return None
+    test = [path, "--ro-bind", "/", "/", "--unshare-all", "--die-with-parent", "true"]
+    try:
+        done = subprocess.run(test, capture_output=True, stdin=subprocess.DEVNULL, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return path if done.returncode == 0 else None
+
+
+def python_folders() -> list[str]:
+    """Returns the folders that Python and its packages need, outermost first."""
+    found = {sys.prefix, sys.base_prefix, sys.exec_prefix, str(Path(sys.executable).resolve().parent)}
+    found |= {sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib")}
+    folders = sorted({str(Path(folder).resolve()) for folder in found} | {sys.prefix})
+    kept: list[str] = []
+    for folder in folders:
+        if folder != "/" and not any(folder == k or folder.startswith(f"{k}/") for k in [*kept, *SYSTEM]):
+            kept.append(folder)
+    return kept
+
+
+def environment(home: str, library: str) -> dict[str, str]:
+    """Returns the environment of a submission: nothing of the user's own."""
+    return {
+        "HOME": home,
+        "TMPDIR": home,
+        "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+        "PYTHONPATH": library,
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUNBUFFERED": "1",
+        "LANG": "C.UTF-8",
+        "KERAS_BACKEND": os.environ.get("KERAS_BACKEND", "tensorflow"),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "TF_ENABLE_ONEDNN_OPTS": "0",
+        "TF_NUM_INTRAOP_THREADS": "1",  # small networks: one thread takes a quarter less of a core's time
+        "TF_NUM_INTEROP_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "-1",
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        "MPLCONFIGDIR": f"{home}/matplotlib",
+        "IPYTHONDIR": f"{home}/ipython",
+        "KERAS_HOME": f"{home}/keras",
+        "TLHELPERS_CACHE": f"{home}/cache",
+    }
+
+
+def command(bwrap: str, folder: Path) -> list[str]:
+    """Returns the command line that runs Python inside bubblewrap, in the given folder and nowhere else."""
+    line = [bwrap, "--unshare-all", "--die-with-parent", "--new-session", "--clearenv"]
+    for name, value in environment("/box", "/course").items():
+        line += ["--setenv", name, value]
+    for path in SYSTEM:
+        line += ["--ro-bind-try", path, path]
+    line += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/dev/shm"]
+    for path in python_folders():
+        line += ["--ro-bind", path, path]
+    line += ["--ro-bind", str(ROOT / "tlhelpers"), "/course/tlhelpers"]
+    line += ["--ro-bind", str(LIBRARY), "/course/grading/box"]
+    line += ["--bind", str(folder), "/box", "--chdir", "/box"]
+    return [*line, sys.executable, "-m", "grading.box.runner"]
+
+
+class Box:
+    """A running submission."""
+
+    def __init__(self, process: subprocess.Popen[bytes], limits: Limits) -> None:
+        self._process, self._limits = process, limits
+        self._frames = wire.Frames()
+        self._error = ""
+        self._ready: list[tuple[Any, dict[str, np.ndarray]]] = []
+        self._deadline = time.monotonic() + limits.seconds
+        self._selector = selectors.DefaultSelector()
+        assert process.stdout is not None
+        self._selector.register(process.stdout, selectors.EVENT_READ)
+        self._known: dict[int, psutil.Process] = {}
+
+    def send(self, frame: bytes) -> None:
+        """Sends a frame.
+
+        Raises:
+            Ended: If the process is gone.
+        """
+        assert self._process.stdin is not None
+        try:
+            wire.write(self._process.stdin.fileno(), frame)
+        except OSError:
+            raise Ended(self._why()) from None
+
+    def receive(self, seconds: float) -> tuple[Any, dict[str, np.ndarray]]:
+        """Returns the next frame.
+
+        Raises:
+            Ended: If none came in time, or the process is gone or uses too much.
+        """
+        end = min(time.monotonic() + seconds, self._deadline)
+        assert self._process.stdout is not None
+        while not self._ready:
+            if self._error:
+                raise Ended(f"it wrote into the grader's channel: {self._error}")
+            if time.monotonic() > end:
+                raise Ended("it ran too long and was stopped")
+            self.watch()
+            if not self._selector.select(timeout=0.2):
+                continue
+            piece = os.read(self._process.stdout.fileno(), 1 << 20)
+            if not piece:
+                raise Ended(self._why())
+            try:
+                for frame in self._frames.feed(piece):
+                    self._ready.append(frame)
+            except wire.WireError as error:
+                self._error = str(error)
+        return self._ready.pop(0)
+
+    def close(self) -> None:
+        """Ends the process and everything that it started."""
+        self._family()
+        for process in reversed(list(self._known.values())):
+            try:
+                process.kill()
+            except psutil.Error:
+                continue
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._selector.close()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream:
+                stream.close()
+
+    def _family(self) -> list[psutil.Process]:
+        try:
+            head = psutil.Process(self._process.pid)
+            now = [head, *head.children(recursive=True)]
+        except psutil.Error:
+            return []
+        self._known |= {process.pid: process for process in now}
+        return now
+
+    def watch(self) -> None:
+        """Looks at what the submission uses now.
+
+        Raises:
+            Ended: If that is too much.
+        """
+        family, used = self._family(), 0
+        if len(family) > MAX_PROCESSES:
+            raise Ended(f"it started more than {MAX_PROCESSES} processes and was stopped")
+        for process in family:
+            try:
+                used += process.memory_info().rss
+            except psutil.Error:
+                continue
+        if used > self._limits.memory + SHARED:
+            raise Ended(f"it used more than {self._limits.memory / 2**30:.3g} GB of memory and was stopped")
+
+    def _why(self) -> str:
+        try:
+            status = self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            return "it closed the grader's channel"
+        return f"its process ended (exit status {status})"
+
+
+@contextmanager
+def opened(limits: Limits, wanted: bool = True) -> Iterator[Box]:
+    """Starts an empty box; its folder and its processes are gone afterwards.
+
+    Args:
+        limits: See there.
+        wanted: Whether to use bubblewrap where it works.
+    """
+    bwrap = bubblewrap() if wanted else None
+    with tempfile.TemporaryDirectory(prefix="box-", ignore_cleanup_errors=True) as name:
+        folder = Path(name) / "box"
+        folder.mkdir()
+        if bwrap:
+            line, variables = command(bwrap, folder), {"PATH": os.defpath}
+        else:
+            library = Path(name) / "course"
+            (library / "grading").mkdir(parents=True)
+            (library / "tlhelpers").symlink_to(ROOT / "tlhelpers")
+            (library / "grading" / "box").symlink_to(LIBRARY)
+            line = [sys.executable, "-m", "grading.box.runner"]
+            variables = environment(str(folder), str(library))
+        process = subprocess.Popen(
+            line,
+            cwd=folder,
+            env=variables,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            bufsize=0,
+        )
+        box = Box(process, limits)
+        try:
+            yield box
+        finally:
+            box.close()

@@ -111,12 +111,12 @@ def show(done: dict[str, dict[str, float]]) -> dict:
 
 
 def values(done: dict[str, dict[str, float]], seed: int) -> dict[str, float] | None:
-    """Returns the accuracies of one seed, such as ``cifar10_probe_500``; ``None`` if some are missing."""
+    """Returns the accuracies of chapter 8 for one seed, like ``probe_few``; ``None`` if one is missing."""
+    sizes, methods = PLAN["cifar10"]
     wanted = {
-        f"{name}_{method}_{n}": key(name, method, n, seed)
-        for name, (sizes, methods) in PLAN.items()
+        f"{method}_{size}": key("cifar10", method, n, seed)
         for method in methods
-        for n in sizes
+        for size, n in zip(("few", "some", "many"), sizes, strict=True)
     }
     if not all(run in done for run in wanted.values()):
         return None

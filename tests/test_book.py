@@ -327,9 +327,9 @@ def test_the_cheat_sheet_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
 
     text = (ROOT / "book" / "cheat_sheet.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S)
-    assert [len(b.splitlines()) for b in blocks[1:]] == [5, 5, 5, 5]
+    assert [len(b.splitlines()) for b in blocks[1:]] == [5, 5, 5, 5, 5]
     blocks += re.findall(r"^`(print\(audit[^`]+)`", text, re.M)
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     rng = np.random.default_rng(0)
     for label in ("cat", "dog"):
         (tmp_path / "my_photos" / label).mkdir(parents=True)

@@ -79,39 +79,77 @@ def child(name: str, method: str, seed: int, sizes: list[int]) -> None:
         print(json.dumps({"key": key(name, method, per_class, seed)} | found), flush=True)
 
 
-def show(done: dict[str, dict[str, float]]) -> dict:
-    """Returns the table of everything that is done."""
-    rows = []
+def grouped(done: dict[str, dict[str, float]]) -> Iterator[tuple[str, int, str, list[dict[str, float]]]]:
+    """Yields data set, images a class, method, and its runs, one a seed; in the order of the plan."""
     for name, (sizes, methods) in PLAN.items():
         for per_class in sizes:
             for method in methods:
-                found = [v for k, v in done.items() if k.startswith(f"{name}/{method}/{per_class}/")]
-                if not found:
-                    continue
-                accuracies = [run["accuracy"] for run in found]
-                text = f"{100 * sum(accuracies) / len(found):.1f} %"
-                if len(found) > 1:
-                    _, low, high = evaluation.t_interval(accuracies)
-                    text += f" ({100 * low:.1f} to {100 * high:.1f})"
-                means = {k: sum(run[k] for run in found) / len(found) for k in found[0]}
-                rows.append(
-                    [
-                        name,
-                        per_class,
-                        method,
-                        text,
-                        len(found),
-                        f"{means['cpu_seconds']:.0f}",
-                        f"{means['peak_mb']:.0f}",
-                        f"{means['n_trained']:,.0f}",
-                    ]
-                )
+                begin = f"{name}/{method}/{per_class}/"
+                seeds = sorted(k for k in done if k.startswith(begin))
+                if seeds:
+                    yield name, per_class, method, [done[k] for k in seeds]
+
+
+def show(done: dict[str, dict[str, float]]) -> dict:
+    """Returns the table of everything that is done."""
+    rows = []
+    for name, per_class, method, runs in grouped(done):
+        accuracies = [run["accuracy"] for run in runs]
+        text = f"{100 * sum(accuracies) / len(runs):.1f} %"
+        if len(runs) > 1:
+            _, low, high = evaluation.t_interval(accuracies)
+            text += f" ({100 * low:.1f} to {100 * high:.1f})"
+        means = {k: sum(run[k] for run in runs) / len(runs) for k in runs[0]}
+        rows.append(
+            [
+                name,
+                per_class,
+                method,
+                text,
+                len(runs),
+                f"{means['cpu_seconds']:.0f}",
+                f"{means['peak_mb']:.0f}",
+                f"{means['n_trained']:,.0f}",
+            ]
+        )
     columns = ["data", "images a class", "method", "test accuracy", "seeds"]
     return table([*columns, "processor seconds", "peak MB", "trained weights"], rows)
 
 
+def for_site(done: dict[str, dict[str, float]]) -> dict:
+    """Returns ``columns`` and ``rows`` of the table that can be filtered, and ``values`` of the explorer."""
+    columns: list[dict] = [{"name": name, "filter": True} for name in ("data", "images a class", "method")]
+    columns += [
+        {"name": "test accuracy (95 % interval)", "unit": "%"},
+        {"name": "processor seconds", "filter": [30, 100, 300, 1000]},
+        {"name": "peak memory (MB)"},
+        {"name": "trained weights"},
+    ]
+    rows, values = [], {}
+    for name, per_class, method, runs in grouped(done):
+        accuracies, seconds = ([run[k] for run in runs] for k in ("accuracy", "cpu_seconds"))
+        means = [
+            round(sum(run[k] for run in runs) / len(runs)) for k in ("cpu_seconds", "peak_mb", "n_trained")
+        ]
+        rows.append([name, per_class, method.replace("_", " "), accuracies, *means])
+        values |= {
+            f"{name}_{method}_{per_class}_accuracy": accuracies,
+            f"{name}_{method}_{per_class}_seconds": seconds,
+        }
+    return {"columns": columns, "rows": rows, "values": values}
+
+
+def store(done: dict[str, dict[str, float]]) -> None:
+    """Prints the table of everything that is done, and writes it with the runs."""
+    about = {"image_size": IMAGE_SIZE, "n_test": N_TEST, "runs": done}
+    write("comparison", show(done), about | for_site(done))
+
+
 def values(done: dict[str, dict[str, float]], seed: int) -> dict[str, float] | None:
-    """Returns the accuracies of chapter 8 for one seed, like ``probe_few``; ``None`` if one is missing."""
+    """Returns accuracies and seconds of chapter 8 for one seed, like ``probe_few`` and ``probe_few_seconds``.
+
+    ``None`` if a run is missing.
+    """
     sizes, methods = PLAN["cifar10"]
     wanted = {
         f"{method}_{size}": key("cifar10", method, n, seed)
@@ -120,7 +158,8 @@ def values(done: dict[str, dict[str, float]], seed: int) -> dict[str, float] | N
     }
     if not all(run in done for run in wanted.values()):
         return None
-    return {claim: done[run]["accuracy"] for claim, run in wanted.items()}
+    accuracies = {claim: done[run]["accuracy"] for claim, run in wanted.items()}
+    return accuracies | {f"{claim}_seconds": done[run]["cpu_seconds"] for claim, run in wanted.items()}
 
 
 def main() -> None:
@@ -161,7 +200,8 @@ def main() -> None:
                 print(line.strip(), flush=True)
         if process.wait():
             raise SystemExit(f"{name}, {method}, seed {seed} failed: see above. What was done is kept.")
-        write("comparison", show(done), {"image_size": IMAGE_SIZE, "n_test": N_TEST, "runs": done})
+        store(done)
+    store(done)  # also where nothing was missing: the code may be another one
     measured = {seed: found for seed in args.seeds if (found := values(done, seed))}
     if measured:
         claims.over_seeds(

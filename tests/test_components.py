@@ -210,6 +210,19 @@ def test_results_from_a_file(build) -> None:
     ]
 
 
+def test_values_of_a_benchmark_may_be_one_a_seed() -> None:
+    """So a benchmark with seeds is shown with its intervals."""
+    results = {
+        "b": {"script": "benchmarks/l2sp.py", "code": "x", "values": {"one": 0.5, "three": [1.0, 2.0, 3.0]}}
+    }
+    assert stored_claims.quantity(results, "b", "one") == [0.5]
+    assert stored_claims.quantity(results, "b", "three") == [1.0, 2.0, 3.0]
+    for bad in ([], [1.0, None]):
+        results["b"]["values"]["bad"] = bad
+        with pytest.raises(ValueError, match="no number 'bad'"):
+            stored_claims.quantity(results, "b", "bad")
+
+
 @pytest.mark.parametrize(
     ("name", "body", "words"),
     [

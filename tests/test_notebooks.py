@@ -79,6 +79,25 @@ def test_runs_in_smoke(path: Path, request: pytest.FixtureRequest, record_proper
     )
 
 
+def test_what_tensorflow_logs_to_stdout_is_noise_or_unfit() -> None:
+    """In a notebook its warnings arrive on stdout. Nobody else's lines are taken away."""
+    retraced = "WARNING:tensorflow:5 out of the last 7 calls to <f> triggered tf.function retracing. ...\n"
+    other = "WARNING:tensorflow:something else\n"
+    said = "triggered tf.function retracing, said the author\n"
+    for text, kept, fit in (
+        (retraced, None, True),
+        (retraced + said, said, True),
+        (other, other, False),
+        ("plain\n", "plain\n", True),
+    ):
+        cell = nbformat.v4.new_code_cell(
+            "x", outputs=[nbformat.v4.new_output("stream", name="stdout", text=text)]
+        )
+        cell.outputs = list(run_notebooks.clean_outputs(cell.outputs, 1))
+        assert [output.text for output in cell.outputs] == ([kept] if kept else [])
+        assert (not run_notebooks.unfit(nbformat.v4.new_notebook(cells=[cell]))) == fit
+
+
 @each
 @pytest.mark.slow
 def test_smoke_output_has_no_warning(path: Path, request: pytest.FixtureRequest) -> None:

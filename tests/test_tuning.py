@@ -187,6 +187,19 @@ def test_range_test_finds_a_rate_that_trains_and_puts_the_weights_back():
     np.testing.assert_allclose(again.losses, found.losses, rtol=1e-4)
 
 
+def test_range_test_goes_on_where_the_loss_of_one_batch_is_near_zero():
+    """A fitted head has batches with next to no loss; the next batch is no explosion."""
+    model, ds = learnable()
+    model.compile(keras.optimizers.Adam(0.05), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(ds.x_train, ds.y_train, epochs=30, verbose=0)
+    found = tuning.range_test(model, ds, 1e-8, 1e-6, steps=40, batch_size=1)
+    assert len(found.rates) == 40
+    assert found.losses.max() > 4 * found.losses.min()  # one batch against another
+    contradictory = replace(ds, x_train=np.full_like(ds.x_train, 200), y_train=np.arange(24) % 2)
+    found = tuning.range_test(model, contradictory, 1e-4, 1e4, steps=80, batch_size=3)
+    assert len(found.rates) < 80, "an explosion ends the test"
+
+
 def test_range_test_errors():
     model, ds = learnable()
     for low, high, steps in ((1e-2, 1e-3, 20), (0, 1, 20), (1e-3, 1e-2, 5)):

@@ -47,8 +47,9 @@ def range_test(
 ) -> RangeTest:
     """Trains for a few steps at a rate that grows from step to step (Smith, 2017). The weights are put back.
 
-    It stops early where the loss is four times its smallest. What it finds is a place to start from, with
-    Adam, without warm-up: a sensible highest rate lies between `steepest` and a third of `lowest`.
+    It stops early where the loss, as the mean of five steps, is four times its smallest and worse than a
+    guess. What it finds is a place to start from, with Adam, without warm-up: a sensible highest rate lies
+    between `steepest` and a third of `lowest`.
 
     Args:
         model: As `transfer.fine_tune` takes it: whatever is trainable in it trains.
@@ -75,7 +76,7 @@ def range_test(
         keras.optimizers.Adam(growing), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     )
     losses: list[float] = []
-    rows = np.zeros(0, np.int64)
+    rows, guess = np.zeros(0, np.int64), np.log(model.output_shape[-1])
     try:
         for _ in rates:
             if len(rows) < batch_size:
@@ -83,9 +84,13 @@ def range_test(
             now, rows = rows[:batch_size], rows[batch_size:]
             model.reset_metrics()  # else the loss is the mean of all steps so far
             loss = float(model.train_on_batch(x[now], ds.y_train[now], return_dict=True)["loss"])
-            if not np.isfinite(loss) or (losses and loss > 4 * min(losses)):
+            if not np.isfinite(loss):
                 break
             losses.append(loss)
+            # Where a head has been fitted, the loss is near 0, and four times as much is still small.
+            means = [sum(losses[k : k + 5]) / 5 for k in range(len(losses) - 4)]
+            if means and means[-1] > max(4 * min(means), guess):
+                break
     finally:
         model.set_weights(before)
     if len(losses) < 5:

@@ -119,7 +119,7 @@ def quantity(results: dict[str, dict[str, Any]], file: str, key: str) -> list[fl
 
     Args:
         results: From `read_results`.
-        file: Name of the result: measurements of a chapter, or a benchmark with ``values``.
+        file: Name of the result: measurements of a chapter, or a benchmark with ``values`` (one, or a list).
         key: Name of the quantity.
 
     Raises:
@@ -131,7 +131,8 @@ def quantity(results: dict[str, dict[str, Any]], file: str, key: str) -> list[fl
     if "records" in content:
         seeds = [record["values"].get(key) for record in content["records"].values()]
     else:
-        seeds = [content.get("values", {}).get(key)]
+        value = content.get("values", {}).get(key)
+        seeds = value if isinstance(value, list) else [value]
     if not seeds or not all(isinstance(value, int | float) for value in seeds):
         raise ValueError(f"The result {file!r} has no number {key!r}, or not one for each seed.")
     return seeds

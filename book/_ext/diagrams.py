@@ -31,6 +31,11 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "notebooks/04_feature_based": ("notebooks/01_first_result",),
     "notebooks/14_your_own_images": ("notebooks/03_model_based", "notebooks/04_feature_based"),
     "book/speed": ("notebooks/04_feature_based",),
+    "notebooks/06_freezing": ("notebooks/03_model_based",),
+    "notebooks/07_learning_rates": ("notebooks/03_model_based",),
+    "notebooks/09_vgg16": ("notebooks/03_model_based", "notebooks/04_feature_based"),
+    "notebooks/11_evaluating": ("notebooks/04_feature_based",),
+    "notebooks/12_errors_calibration": ("notebooks/04_feature_based", "notebooks/11_evaluating"),
     "book/concepts": (),
     "book/formulation": ("book/concepts",),
     "notebooks/02_losses": ("book/formulation",),
@@ -212,14 +217,18 @@ def path() -> Picture:
     """The chapters of the course and what each of them needs."""
     columns = (
         (
-            "01_first_result 03_model_based 04_feature_based 14_your_own_images speed",
-            "First result|Model-based|Feature-based|Own images|Speed",
+            "01_first_result 03_model_based 04_feature_based speed 11_evaluating "
+            "12_errors_calibration 14_your_own_images",
+            "First result|Model-based|Feature-based|Speed|Evaluating|Errors|Own images",
         ),
         (
             "concepts formulation 02_losses article_claims trends",
             "Concepts|Formulas|Losses by hand|Claims|Trends",
         ),
-        ("- related_learning taxonomy listings", "-|Neighbours|Map of kinds|Two listings"),
+        (
+            "- related_learning taxonomy listings - 06_freezing 07_learning_rates 09_vgg16",
+            "-|Neighbours|Map of kinds|Two listings|-|Freezing|Learning rates|VGG16",
+        ),
     )
     places: dict[str, Point] = {}
     parts = [
@@ -237,7 +246,7 @@ def path() -> Picture:
         for page, wanted in needs.items():
             indirect = {far for near in wanted for far in all_needs(near)}
             parts += [between(places[w], places[page], kind) for w in wanted if w not in indirect]
-    return 366, [*parts, *boxes, text(0, 360, "Bold border: to run. Dashed: helps.", "quiet", "start")]
+    return 574, [*parts, *boxes, text(0, 568, "Bold border: to run. Dashed: helps.", "quiet", "start")]
 
 
 def all_needs(page: str) -> set[str]:

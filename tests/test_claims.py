@@ -17,7 +17,6 @@ NOTEBOOKS = run_notebooks.notebooks()
 CLAIMS = stored_claims.read_claims()
 BANDS = bands.read_bands()
 SECTIONS = [(name, profile) for name in sorted(BANDS) for profile in sorted(BANDS[name])]
-TOLERANCE = 1e-9
 
 
 def inside(claim: dict, profile: str) -> str:
@@ -27,7 +26,7 @@ def inside(claim: dict, profile: str) -> str:
         return f"{claim['name']}: no band for {profile}"
     for what in ("mean", "live"):
         value = claim.get(what)
-        if value is not None and not band["low"] - TOLERANCE <= value <= band["high"] + TOLERANCE:
+        if value is not None and not bands.holds(band, value):
             ends = f"{band['low']:.6g} to {band['high']:.6g}"
             return f"{claim['name']}: {what} {value:.6g} is outside {ends} ({profile})"
     return ""
@@ -53,7 +52,7 @@ def test_band_is_honest(name: str, profile: str) -> None:
     values = section["values"]
     assert len(values) >= bands.MIN_SEEDS
     half = (section["high"] - section["low"]) / 2
-    assert 0 <= half <= bands.WIDTH * bands.standard_deviation(values) + TOLERANCE
+    assert 0 <= half <= bands.WIDTH * bands.standard_deviation(values) + bands.TOLERANCE
     centre = (section["high"] + section["low"]) / 2
     assert centre == pytest.approx(sum(values) / len(values), abs=1e-6), (
         "the band is not centred on its values"

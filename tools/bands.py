@@ -22,6 +22,7 @@ TARGET = Path("tests") / "claims.toml"
 RESULTS = Path("benchmarks") / "results"
 WIDTH = 3.0
 MIN_SEEDS = 3
+TOLERANCE = 1e-9
 HEADER = """\
 # The band that each claim must land in, by profile. Written by `python tools/bands.py` from the measurements
 # in benchmarks/results/: `values` are the seeds, a band is their mean plus or minus 3 standard deviations.
@@ -70,6 +71,11 @@ def measured(root: Path = ROOT) -> dict[str, dict[str, list[float]]]:
                 raise ValueError(f"{path.name} measures {name!r} in {profile} a second time; rename one.")
             found.setdefault(name, {})[profile] = values
     return found
+
+
+def holds(band: dict[str, Any], value: float) -> bool:
+    """Return whether a value lies in a band; what a sum of equal numbers loses to rounding does not count."""
+    return bool(band["low"] - TOLERANCE <= value <= band["high"] + TOLERANCE)
 
 
 def read_bands(root: Path = ROOT) -> Bands:

@@ -375,7 +375,7 @@ def outside_bands(runs: list[Run]) -> list[str]:
             values = [v for v in (claim["mean"], claim.get("live")) if v is not None]
             if band is None:
                 found.append(f"{run.name}: {claim['name']} has no band for {run.profile}")
-            elif not all(band["low"] - 1e-9 <= v <= band["high"] + 1e-9 for v in values):  # sums are rounded
+            elif not all(bands.holds(band, v) for v in values):
                 found.append(
                     f"{run.name}: {claim['text']} is outside {band['low']:.4g} to {band['high']:.4g}"
                 )

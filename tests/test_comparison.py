@@ -1,10 +1,13 @@
 """Every method of the comparison trains what it says, on the images that it gets, and on no others."""
 
 import dataclasses
+import importlib.util
 
 import numpy as np
 import pytest
 
+import stored_claims
+from notebook_code import ROOT
 from tiny import SIZE, make_backbone
 from tlhelpers import backbones, comparison, data, features, transfer
 from tlhelpers.recipes import Recipe
@@ -80,3 +83,26 @@ def test_few_images_are_looked_at_more_often():
 def test_an_unknown_method_is_named(setting):
     with pytest.raises(ValueError, match=r"nonsense.*probe_then_full"):
         comparison.accuracy("nonsense", setting, setting.ds.x_val, setting.ds.y_val)
+
+
+def test_the_benchmark_writes_what_the_site_reads(monkeypatch):
+    """A row a method with a number a seed, and the same numbers by name for an explorer."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    spec = importlib.util.spec_from_file_location("benchmark", ROOT / "benchmarks" / "comparison.py")
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    run = {"cpu_seconds": 3.0, "wall_seconds": 2.0, "peak_mb": 900.4, "n_trained": 50}
+    done = {
+        benchmark.key("cifar10", method, 5, seed): run | {"accuracy": 0.4 + seed / 10}
+        for method in ("probe", "top_blocks")
+        for seed in (1, 0)
+    }
+    content = benchmark.for_site(done)
+    assert [row[:4] for row in content["rows"]] == [
+        ["cifar10", 5, "probe", [0.4, 0.5]],
+        ["cifar10", 5, "top blocks", [0.4, 0.5]],
+    ]
+    assert all(len(row) == len(content["columns"]) for row in content["rows"])
+    results = {"comparison": content}
+    assert stored_claims.quantity(results, "comparison", "cifar10_probe_5_accuracy") == [0.4, 0.5]
+    assert stored_claims.quantity(results, "comparison", "cifar10_top_blocks_5_seconds") == [3.0, 3.0]

@@ -54,9 +54,12 @@ class Fitted:
     n_trained: int
 
 
+def _n_trained(model: keras.Model) -> int:
+    return sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+
+
 def _whole(model: keras.Model) -> Fitted:
-    n_trained = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
-    return Fitted(lambda x: transfer.predict(model, x), n_trained)
+    return Fitted(lambda x: transfer.predict(model, x), _n_trained(model))
 
 
 def _unwatched(ds: data.Dataset) -> data.Dataset:
@@ -107,14 +110,18 @@ def frozen_augmented(s: Setting) -> Fitted:
     return _whole(model)
 
 
-def top_blocks(s: Setting) -> Fitted:
-    """The probe as head, then the blocks above the fourth, on the cached activations of those below."""
+def _on_cached_trunk(s: Setting, up_to: str) -> keras.Model:
     backbone = s.load_backbone()
     model = transfer.build_classifier(backbone, s.ds.n_classes, _probe(s, backbone).to_keras(), dropout=0.2)
-    transfer.freeze(backbone, up_to="block4")
+    transfer.freeze(backbone, up_to=up_to)
     top, activations = transfer.cached_trunk(model, backbone, _unwatched(s.ds), flips=s.flips)
     transfer.fine_tune(top, activations, s.recipe)
-    return _whole(model)
+    return model
+
+
+def top_blocks(s: Setting) -> Fitted:
+    """The probe as head, then the blocks above the fourth, on the cached activations of those below."""
+    return _whole(_on_cached_trunk(s, "block4"))
 
 
 def _through_all(s: Setting, probe_first: bool, recipe: Recipe) -> Fitted:
@@ -154,6 +161,24 @@ def l2_sp(s: Setting) -> Fitted:
     return _through_all(s, probe_first=True, recipe=replace(s.recipe, l2_sp=0.01))
 
 
+def more_of_all(s: Setting) -> Fitted:
+    """More of everything, so equal to no other: larger images, more passes, more blocks, mirrored answers.
+
+    Images are larger by a third, each is seen three times as often, the blocks above the third are trained,
+    and where flips are allowed, the logits of an image and of its mirror image are added.
+    """
+    recipe = replace(s.recipe, epochs=3 * s.recipe.epochs, batch_size=2 * s.recipe.batch_size)
+    larger = replace(s, image_size=s.image_size * 4 // 3, recipe=recipe)
+    model = _on_cached_trunk(larger, "block3")
+
+    def predict(x: np.ndarray) -> np.ndarray:
+        views = [x, x[:, :, ::-1]] if s.flips else [x]
+        resized = (data.resize(view, model.input_shape[1]) for view in views)
+        return sum(model.predict(view, verbose=0) for view in resized).argmax(axis=1)
+
+    return Fitted(predict, _n_trained(model))
+
+
 METHODS: dict[str, Callable[[Setting], Fitted]] = {
     "scratch": scratch,
     "probe": linear_probe,
@@ -165,7 +190,9 @@ METHODS: dict[str, Callable[[Setting], Fitted]] = {
     "probe_then_full": probe_then_full,
     "discriminative": discriminative,
     "l2_sp": l2_sp,
+    "more_of_all": more_of_all,
 }
+EQUAL = tuple(method for method in METHODS if method != "more_of_all")  # the same budget for each
 
 
 def epochs_for(n_train: int) -> int:

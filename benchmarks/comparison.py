@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -36,6 +36,7 @@ PLAN: list[tuple[str, tuple[int, ...], tuple[str, ...]]] = [
     ("digits", (5, 50), ("scratch", "probe", "naive", "probe_then_full")),
 ]
 SIZES = {5: "few", 50: "some", 500: "many"}  # as chapter 8 calls them
+CHAPTER = {"08_comparison": comparison.EQUAL, "08_more": ("more_of_all",)}  # its two measurements
 
 
 def runs(seeds: list[int], methods: list[str]) -> Iterator[tuple[str, str, int, tuple[int, ...]]]:
@@ -164,22 +165,24 @@ def store(done: dict[str, dict[str, float]]) -> None:
     write("comparison", show(done), about | for_site(done))
 
 
-def values(done: dict[str, dict[str, float]], seed: int) -> dict[str, float] | None:
-    """Returns accuracies and seconds of chapter 8 for one seed, like ``probe_few`` and ``probe_few_seconds``.
+def values(done: dict[str, dict[str, float]], chosen: Sequence[str], seed: int) -> dict[str, float] | None:
+    """Returns what chapter 8 says of some methods and one seed: like ``probe_few`` and ``probe_few_seconds``.
 
     ``None`` if a run is missing.
     """
     wanted = {
         f"{method}_{SIZES[n]}": key(name, method, n, seed)
         for name, sizes, methods in PLAN
-        if name == "cifar10"
         for method in methods
         for n in sizes
+        if name == "cifar10" and method in chosen
     }
     if not all(run in done for run in wanted.values()):
         return None
-    accuracies = {claim: done[run]["accuracy"] for claim, run in wanted.items()}
-    return accuracies | {f"{claim}_seconds": done[run]["seconds"] for claim, run in wanted.items()}
+    found = {claim: done[run]["accuracy"] for claim, run in wanted.items()}
+    if chosen == comparison.EQUAL:
+        found |= comparison.differences(found)
+    return found | {f"{claim}_seconds": done[run]["seconds"] for claim, run in wanted.items()}
 
 
 def main() -> None:
@@ -223,16 +226,17 @@ def main() -> None:
         finally:
             pool.shutdown(cancel_futures=True)
     store(done)  # also where nothing was missing: the code may be another one
-    measured = {seed: found for seed in args.seeds if (found := values(done, seed))}
-    if measured:
-        claims.over_seeds(
-            "08_comparison",
-            "laptop",
-            measured.__getitem__,
-            list(measured),
-            live=next(iter(measured.values())),
-            measure_missing=True,
-        )
+    for chapter, methods in CHAPTER.items():
+        measured = {seed: found for seed in args.seeds if (found := values(done, methods, seed))}
+        if measured:
+            claims.over_seeds(
+                chapter,
+                "laptop",
+                measured.__getitem__,
+                list(measured),
+                live=next(iter(measured.values())),
+                measure_missing=True,
+            )
 
 
 if __name__ == "__main__":

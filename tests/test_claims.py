@@ -170,12 +170,12 @@ def test_the_sentence_of_a_claim(tmp_path: Path) -> None:
     cell = {"cell_type": "markdown", "source": [source], "metadata": {}}
     (tmp_path / "notebooks" / "01_a.ipynb").write_text(json.dumps({"cells": [cell]}), encoding="utf-8")
     (tmp_path / "book" / "a.md").write_text(
-        "Other {claim}`one`.\n\n| x | {claim}`three` |\n| y | z |\n", "utf-8"
+        "Other {claim}`one`.\n\n| x | {claim}`three` | y |\n| y | z | z |\n", "utf-8"
     )
     assert stored_claims.sentences(tmp_path) == {
         "one": "At last {claim}`one` of it.",
         "two": "**Two** costs {claim}`two:mean`: much.",
-        "three": "| x | {claim}`three` |",
+        "three": "x: {claim}`three`; y",
     }
 
 

@@ -85,12 +85,37 @@ def test_an_unknown_method_is_named(setting):
         comparison.accuracy("nonsense", setting, setting.ds.x_val, setting.ds.y_val)
 
 
-def test_the_benchmark_writes_what_the_site_reads(monkeypatch):
-    """A row a method with a number a seed, and the same numbers by name for an explorer."""
+@pytest.fixture
+def benchmark(monkeypatch):
+    """`benchmarks/comparison.py`, imported."""
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     spec = importlib.util.spec_from_file_location("benchmark", ROOT / "benchmarks" / "comparison.py")
-    benchmark = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(benchmark)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_chapter_8_gets_each_method_at_each_size_and_their_differences(benchmark):
+    accuracy = {method: (i + 1) / 20 for i, method in enumerate(comparison.EQUAL)}
+    done = {
+        benchmark.key("cifar10", method, n, 0): {"accuracy": accuracy[method] + n / 10_000, "seconds": n + 1}
+        for method in comparison.EQUAL
+        for n in (5, 50, 500)
+    }
+    found = benchmark.values(done, comparison.EQUAL, 0)
+    assert len(found) == 2 * len(done) + 3 * len(comparison.PAIRS)
+    assert found["depths_some"] == accuracy["depths"] + 0.005
+    assert found["depths_some_seconds"] == 51
+    assert found["probe_over_scratch_many"] == pytest.approx(0.05)
+    assert benchmark.values(done, comparison.EQUAL, 1) is None
+    assert benchmark.values(done, ("more_of_all",), 0) is None
+    more = {benchmark.key("cifar10", "more_of_all", 500, 0): {"accuracy": 0.9, "seconds": 8.0}}
+    found = benchmark.values(more, ("more_of_all",), 0)
+    assert found == {"more_of_all_many": 0.9, "more_of_all_many_seconds": 8.0}
+
+
+def test_the_benchmark_writes_what_the_site_reads(benchmark):
+    """A row a method with a number a seed, and the same numbers by name for an explorer."""
     run = {"seconds": 3.0, "peak_mb": 900.4, "n_trained": 50}
     done = {
         benchmark.key("cifar10", method, 5, seed): run | {"accuracy": 0.4 + seed / 10}

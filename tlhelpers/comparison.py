@@ -1,6 +1,6 @@
 """One controlled comparison: ways to use a pretrained backbone, on the same images, with as many passes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import keras
@@ -193,6 +193,30 @@ METHODS: dict[str, Callable[[Setting], Fitted]] = {
     "more_of_all": more_of_all,
 }
 EQUAL = tuple(method for method in METHODS if method != "more_of_all")  # the same budget for each
+
+
+PAIRS = (
+    ("probe", "scratch"),
+    ("probe_then_full", "probe"),
+    ("probe_then_full", "naive"),
+    ("top_blocks", "probe_then_full"),
+    ("discriminative", "probe_then_full"),
+    ("l2_sp", "probe_then_full"),
+)
+
+
+def differences(accuracies: Mapping[str, float]) -> dict[str, float]:
+    """Returns what some methods have more than others, like ``probe_over_scratch_few``.
+
+    Args:
+        accuracies: Names like ``probe_few`` -> accuracy of one seed.
+    """
+    found = {}
+    for method, other in PAIRS:
+        for size in ("few", "some", "many"):
+            gain = accuracies[f"{method}_{size}"] - accuracies[f"{other}_{size}"]
+            found[f"{method}_over_{other}_{size}"] = gain
+    return found
 
 
 def epochs_for(n_train: int) -> int:

@@ -248,8 +248,11 @@ def sentences(root: Path = ROOT) -> dict[str, str]:
     for text in prose(root).values():
         for block in BLOCK_END.split(text):
             for sentence in SENTENCE_END.split(block.strip().removeprefix("- ")):
+                words = " ".join(sentence.split())
+                if words.startswith("|"):  # a row of a table: its head, then its cells
+                    words = words.strip("| ").replace(" | ", ": ", 1).replace(" | ", "; ")
                 for name in CLAIM_ROLE.findall(sentence):
-                    found.setdefault(name, " ".join(sentence.split()))
+                    found.setdefault(name, words)
     return found
 
 

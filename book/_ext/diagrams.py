@@ -33,6 +33,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "book/speed": ("notebooks/04_feature_based",),
     "notebooks/06_freezing": ("notebooks/03_model_based",),
     "notebooks/07_learning_rates": ("notebooks/03_model_based",),
+    "notebooks/08_comparison": ("notebooks/03_model_based", "notebooks/04_feature_based"),
     "notebooks/09_vgg16": ("notebooks/03_model_based", "notebooks/04_feature_based"),
     "notebooks/11_evaluating": ("notebooks/04_feature_based",),
     "notebooks/12_errors_calibration": ("notebooks/04_feature_based", "notebooks/11_evaluating"),
@@ -226,8 +227,8 @@ def path() -> Picture:
             "Concepts|Formulas|Losses by hand|Claims|Trends",
         ),
         (
-            "- related_learning taxonomy listings - 06_freezing 07_learning_rates 09_vgg16",
-            "-|Neighbours|Map of kinds|Two listings|-|Freezing|Learning rates|VGG16",
+            "- related_learning taxonomy listings - 06_freezing 07_learning_rates 08_comparison 09_vgg16",
+            "-|Neighbours|Map of kinds|Two listings|-|Freezing|Learning rates|Comparison|VGG16",
         ),
     )
     places: dict[str, Point] = {}
@@ -246,7 +247,7 @@ def path() -> Picture:
         for page, wanted in needs.items():
             indirect = {far for near in wanted for far in all_needs(near)}
             parts += [between(places[w], places[page], kind) for w in wanted if w not in indirect]
-    return 574, [*parts, *boxes, text(0, 568, "Bold border: to run. Dashed: helps.", "quiet", "start")]
+    return 640, [*parts, *boxes, text(0, 634, "Bold border: to run. Dashed: helps.", "quiet", "start")]
 
 
 def all_needs(page: str) -> set[str]:

@@ -53,7 +53,7 @@ env:
 	@$(FIND_PYTHON) && "$$python" tools/make_env.py --dir "$(VENV)" --lock py --editable
 
 test: env
-	@"$(VENV)/bin/python" -m pytest tests $(PYTEST_ARGS)
+	@"$(VENV)/bin/python" -m pytest tests -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 notebooks: env
 	@"$(VENV)/bin/python" tools/run_notebooks.py --profile "$(PROFILE)" $(if $(NOTEBOOK),--notebook "$(NOTEBOOK)") \

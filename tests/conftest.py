@@ -45,6 +45,19 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("no CIFAR-10 here: set TLHELPERS_DATA to a folder that holds cifar10.zip or cifar10/")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share something dear go to one process, where it is made once: the site, a chapter's run."""
+    for item in items:
+        path = getattr(item, "callspec", None) and item.callspec.params.get("path")
+        if item.path.stem in ("test_book", "test_site", "test_components"):
+            group = "site"
+        elif isinstance(path, Path) and path.suffix == ".ipynb":
+            group = path.stem
+        else:
+            group = item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def cifar10() -> str | None:
     """Where real CIFAR-10 can be had without a download, or ``None``."""

@@ -31,12 +31,15 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "notebooks/04_feature_based": ("notebooks/01_first_result",),
     "notebooks/14_your_own_images": ("notebooks/03_model_based", "notebooks/04_feature_based"),
     "book/speed": ("notebooks/04_feature_based",),
+    "notebooks/05_transferability_of_layers": ("notebooks/03_model_based",),
     "notebooks/06_freezing": ("notebooks/03_model_based",),
     "notebooks/07_learning_rates": ("notebooks/03_model_based",),
     "notebooks/08_comparison": ("notebooks/03_model_based", "notebooks/04_feature_based"),
     "notebooks/09_vgg16": ("notebooks/03_model_based", "notebooks/04_feature_based"),
+    "notebooks/10_tuning": ("notebooks/03_model_based", "notebooks/04_feature_based"),
     "notebooks/11_evaluating": ("notebooks/04_feature_based",),
     "notebooks/12_errors_calibration": ("notebooks/04_feature_based", "notebooks/11_evaluating"),
+    "notebooks/13_choosing_the_source": ("notebooks/04_feature_based", "notebooks/11_evaluating"),
     "book/concepts": (),
     "book/formulation": ("book/concepts",),
     "notebooks/02_losses": ("book/formulation",),
@@ -218,17 +221,18 @@ def path() -> Picture:
     """The chapters of the course and what each of them needs."""
     columns = (
         (
-            "01_first_result 03_model_based 04_feature_based speed 11_evaluating "
-            "12_errors_calibration 14_your_own_images",
-            "First result|Model-based|Feature-based|Speed|Evaluating|Errors|Own images",
+            "01_first_result 03_model_based 04_feature_based speed 14_your_own_images 11_evaluating "
+            "12_errors_calibration 13_choosing_the_source 10_tuning",
+            "First result|Model-based|Feature-based|Speed|Own images|Evaluating|Errors|Source|Tuning",
         ),
         (
             "concepts formulation 02_losses article_claims trends",
             "Concepts|Formulas|Losses by hand|Claims|Trends",
         ),
         (
-            "- related_learning taxonomy listings - 06_freezing 07_learning_rates 08_comparison 09_vgg16",
-            "-|Neighbours|Map of kinds|Two listings|-|Freezing|Learning rates|Comparison|VGG16",
+            "- related_learning taxonomy listings - 05_transferability_of_layers 06_freezing "
+            "07_learning_rates 08_comparison 09_vgg16",
+            "-|Neighbours|Map of kinds|Two listings|-|Layers|Freezing|Learning rates|Comparison|VGG16",
         ),
     )
     places: dict[str, Point] = {}
@@ -247,7 +251,7 @@ def path() -> Picture:
         for page, wanted in needs.items():
             indirect = {far for near in wanted for far in all_needs(near)}
             parts += [between(places[w], places[page], kind) for w in wanted if w not in indirect]
-    return 640, [*parts, *boxes, text(0, 634, "Bold border: to run. Dashed: helps.", "quiet", "start")]
+    return 706, [*parts, *boxes, text(0, 700, "Bold border: to run. Dashed: helps.", "quiet", "start")]
 
 
 def all_needs(page: str) -> set[str]:

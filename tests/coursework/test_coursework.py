@@ -2,10 +2,13 @@
 
 import ast
 import csv
+import itertools
 import json
 import os
 import re
+import shutil
 import subprocess
+import time
 import zipfile
 
 import broken
@@ -167,20 +170,47 @@ def test_planted_submissions_get_their_points(name, released, tmp_path):
     by_name = {row.student: row for row in rows}
     assert set(by_name) == {*planted.SUBMISSIONS[name], "absent"}
     assert by_name["absent"].reason == "nothing was handed in"
-    for student, expected in planted.SUBMISSIONS[name].items():
+    look_at_points(by_name, assignment, planted.SUBMISSIONS[name])
+    look_at_results(rows, assignment, tmp_path / "out")
+
+
+def look_at_points(by_name, assignment, expected):
+    """Each student has the points that were stated for what was planted."""
+    for student, submission in expected.items():
         row = by_name[student]
         assert row.graded, f"{student}: {row.reason}"
         for item in assignment.items:
             if item.by_hand:
                 continue
-            lost = expected.lost.get(item.name, 0.0)
+            lost = submission.lost.get(item.name, 0.0)
             right = item.points - (item.points if lost == planted.NONE else lost)
             assert row.item_points(item) == pytest.approx(right, abs=0.005), (
                 student,
                 item.name,
                 row.messages,
             )
+
+
+@pytest.mark.slow
+def test_a_class_of_thirty_is_graded_within_fifteen_minutes(tmp_path):
+    """Release, thirty submissions of the assignment with networks, points, tables and feedback pages."""
+    if not ALL:
+        pytest.skip("takes minutes: runs weekly, and where TLHELPERS_ALL_ASSIGNMENTS is set")
+    assignment = course.load("repair")
+    start = time.monotonic()
+    notebook = release.build([assignment], tmp_path / "release")["repair"]
+    planted.plant("repair", assignment.source(), notebook, tmp_path / "planted")
+    students = {}
+    for number, student in zip(range(30), itertools.cycle(planted.REPAIR), strict=False):
+        students[f"student{number:02d}"] = planted.REPAIR[student]
+        shutil.copytree(tmp_path / "planted" / student, tmp_path / "in" / f"student{number:02d}")
+    rows = coursework.grade("repair", tmp_path / "in", tmp_path / "out", [], settings(), say=False)
+    minutes = (time.monotonic() - start) / 60
+    print(f"{len(rows)} submissions: {minutes:.1f} min")
+    look_at_points({row.student: row for row in rows}, assignment, students)
     look_at_results(rows, assignment, tmp_path / "out")
+    assert len(rows) == 30
+    assert minutes < 15
 
 
 def look_at_results(rows, assignment, out):

@@ -9,6 +9,7 @@ import numpy as np
 from tlhelpers import backbones, data, evaluation, features, transfer
 from tlhelpers.recipes import Recipe, discriminative_rates
 
+LARGER = {"efficientnet_lite0": "efficientnet_lite2"}  # of the same family, for `more_of_all`
 SCRATCH_PASSES = 10  # a network that begins at random gets so many times the passes of the others
 
 
@@ -162,14 +163,18 @@ def l2_sp(s: Setting) -> Fitted:
 
 
 def more_of_all(s: Setting) -> Fitted:
-    """More of everything, so equal to no other: larger images, more passes, more blocks, mirrored answers.
+    """More of everything, so equal to no other: a larger backbone and images, more passes, mirrored answers.
 
     Images are larger by a third, each is seen three times as often, the blocks above the third are trained,
-    and where flips are allowed, the logits of an image and of its mirror image are added.
+    at rates that fall by a factor of 0.7 from block to block downwards. Where flips are allowed, the logits
+    of an image and of its mirror image are added.
     """
     recipe = replace(s.recipe, epochs=3 * s.recipe.epochs, batch_size=2 * s.recipe.batch_size)
-    larger = replace(s, image_size=s.image_size * 4 // 3, recipe=recipe)
-    model = _on_cached_trunk(larger, "block3")
+    name = LARGER.get(s.backbone, s.backbone)
+    s = replace(s, backbone=name, image_size=s.image_size * 4 // 3)
+    blocks = s.load_backbone().blocks
+    rates = discriminative_rates(blocks[blocks.index("block3") + 1 :], 0.7)
+    model = _on_cached_trunk(replace(s, recipe=replace(recipe, rates=rates)), "block3")
 
     def predict(x: np.ndarray) -> np.ndarray:
         views = [x, x[:, :, ::-1]] if s.flips else [x]

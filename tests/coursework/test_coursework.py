@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 import zipfile
 
@@ -284,6 +285,38 @@ def test_no_submission_breaks_the_grader(released, tmp_path):
     assert "Untitled.ipynb" in by_name["wrong name"].reason
     assert "the folder is empty" in by_name["empty folder"].reason
     look_at_results(rows, course.load("concepts"), tmp_path / "out")
+
+
+FRAME_THEN_FORK = """
+import subprocess, sys, time
+from grading.box import wire
+wire.write(1, wire.pack({'event': 'begin', 'cell': 1}))
+children = [subprocess.Popen(['sleep', '60']) for _ in range(60)]
+open(sys.argv[1], 'w').close()
+time.sleep(60)
+"""
+
+
+def test_the_cell_that_began_is_blamed_not_the_one_before(tmp_path):
+    """On a busy machine the grader may look late: what was sent before is read before anything is blamed."""
+    started = tmp_path / "started"
+    process = subprocess.Popen(
+        [sys.executable, "-c", FRAME_THEN_FORK, str(started)],
+        env={**os.environ, "PYTHONPATH": str(course.ROOT / "tools")},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    box = sandbox.Box(process, sandbox.Limits())
+    try:
+        while not started.is_file():
+            assert process.poll() is None
+            time.sleep(0.05)
+        assert box.receive(30)[0] == {"event": "begin", "cell": 1}
+        with pytest.raises(sandbox.Ended, match="processes"):
+            box.receive(30)
+    finally:
+        box.close()
 
 
 SPY = """

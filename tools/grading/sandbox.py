@@ -172,8 +172,15 @@ class Box:
                 raise Ended(f"it wrote into the grader's channel: {self._error}")
             if time.monotonic() > end:
                 raise Ended("it ran too long and was stopped")
-            self.watch()
-            if not self._selector.select(timeout=0.2):
+            too_much = None
+            try:
+                self.watch()
+            except Ended as end:
+                too_much = end
+            # What it sent before that counts first: it may say that another cell has begun.
+            if not self._selector.select(timeout=0 if too_much else 0.2):
+                if too_much:
+                    raise too_much
                 continue
             piece = os.read(self._process.stdout.fileno(), 1 << 20)
             if not piece:

@@ -71,10 +71,12 @@ def grade(
     def tell(row: engine.Row) -> None:
         if say:
             result = f"{row.total:g} of {assignment.points:g}" if row.graded else "not graded"
-            print(f"{row.student:30s} {result:>12s}  {row.reason}", flush=True)
+            to_come = "marks by hand are still to come" if row.graded and by_hand and marks is None else ""
+            print(f"{row.student:30s} {result:>12s}  {row.reason or to_come}", flush=True)
 
+    by_hand = any(item.by_hand for item in assignment.items)
     rows = engine.grade_all(assignment, released, submissions, settings, tell)
-    if any(item.by_hand for item in assignment.items):
+    if by_hand:
         report.write_marks(rows, assignment, out / "marks.csv")
         if marks is not None:
             report.read_marks(rows, assignment, marks)

@@ -375,10 +375,9 @@ def outside_bands(runs: list[Run]) -> list[str]:
             values = [v for v in (claim["mean"], claim.get("live")) if v is not None]
             if band is None:
                 found.append(f"{run.name}: {claim['name']} has no band for {run.profile}")
-            elif not all(bands.holds(band, v) for v in values):
-                found.append(
-                    f"{run.name}: {claim['text']} is outside {band['low']:.4g} to {band['high']:.4g}"
-                )
+            elif out := [v for v in values if not bands.holds(band, v)]:
+                ends = f"{band['low']:.4g} to {band['high']:.4g}"
+                found.append(f"{run.name}: {out[-1]:.4g} is outside {ends} ({claim['text']})")
     if not any(run.claims for run in runs):
         found.append("no claim was recorded, so none was compared")
     return found

@@ -188,6 +188,9 @@ FEATURES = {
         {"probe": 2},
         {"probe": replace(("pipeline.predict(f_val) == y_val", "pipeline.predict(f_train) == y_train"))},
     ),
+    "largest-of-equals": Planted(
+        {"probe": 1}, {"probe": replace(("score > best_score", "score >= best_score"))}
+    ),
     "tuned-on-test": Planted(
         {"fair": 2}, {"fair": replace(("predict(x_val) == y_val", "predict(x_test) == y_test"))}
     ),
@@ -229,6 +232,7 @@ FINETUNE = {
         {"partly": replace((" and not isinstance(layer, keras.layers.BatchNormalization)", ""))},
     ),
     "base-not-frozen": Planted({"partly": 3}, {"partly": replace(("i > last", "i >= 0"))}),
+    "named-layer-free": Planted({"partly": 2}, {"partly": replace(("i > last", "i >= last"))}),
     "tensors-for-numbers": Planted(
         {"partly": 1},
         {
@@ -243,7 +247,7 @@ FINETUNE = {
         {
             "rates": replace(
                 ("enumerate(reversed(blocks))", "enumerate(blocks)"),
-                ('"Adam": "nothing"', '"Adam": "a tenth"'),
+                ('"Adam": "the same"', '"Adam": "a tenth"'),
             )
         },
     ),
@@ -252,6 +256,15 @@ FINETUNE = {
         {"faults": replace(('return "not recompiled"', 'return "none"'), ("-cost[name])", "cost[name])"))},
     ),
     "over-budget": Planted({"budget": 4}, {"budget": replace(("base.trainable = False", UNFROZEN))}),
+    "past-the-counter": Planted(
+        {"budget": 4},
+        {
+            "budget": replace(
+                ("base.trainable = False", "base(x_train[:1])\n    base = new_base()"),
+                ("base.trainable = True", "base.trainable = False"),
+            )
+        },
+    ),
     "off-by-one-class": Planted(
         {"budget": 4},
         {
@@ -296,6 +309,14 @@ TUNING = {
     "luck-of-the-best-test": Planted(
         {"paired": 2}, {"paired": replace(("np.argmax(val_accuracies)", "np.argmax(test_accuracies)"))}
     ),
+    "wrong-sign": Planted(
+        {"paired": 3},
+        {"paired": replace(("right_b.astype(float) - right_a", "right_a.astype(float) - right_b"))},
+    ),
+    "absent-class-left-out": Planted(
+        {"errors": 2},
+        {"errors": replace(("return matrix", "n = labels.max() + 1\n    return matrix[:n, :n]"))},
+    ),
     "transposed": Planted(
         {"errors": 2}, {"errors": replace(("(labels, predicted), 1", "(predicted, labels), 1"))}
     ),
@@ -335,7 +356,7 @@ SOURCE = {
         },
     ),
     "all-sizes": Planted({"choose": 3}, {"choose": replace((' if row["n"] == n', ""))}),
-    "no-tolerance": Planted({"choose": 2}, {"choose": replace(("< tolerance", "<= 0"))}),
+    "no-tolerance": Planted({"choose": 2}, {"choose": replace(("<= tolerance", "<= 0"))}),
 }
 
 SUBMISSIONS = {

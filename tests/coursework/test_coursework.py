@@ -425,6 +425,15 @@ def test_a_variant_is_graded_by_its_own_numbers(released, tmp_path):
     assert [row.total for row in rows] == [assignment.points] * 2
 
 
+def imported(out):
+    """Canvas' points, Moodle's points and Moodle's comments of the only student."""
+    with open(out / "canvas.csv", newline="", encoding="utf-8-sig") as file:
+        canvas = list(csv.reader(file))[2][5]
+    with open(out / "moodle.csv", newline="", encoding="utf-8-sig") as file:
+        line = next(csv.DictReader(file))
+    return canvas, line["Grade"], line["Feedback comments"]
+
+
 def test_marks_by_hand_go_into_a_sheet_and_come_back(released, tmp_path):
     assignment = course.load("project")
     (tmp_path / "in" / "ada").mkdir(parents=True)
@@ -433,6 +442,8 @@ def test_marks_by_hand_go_into_a_sheet_and_come_back(released, tmp_path):
     assert rows[0].graded
     with open(tmp_path / "out" / "grades.csv", newline="", encoding="utf-8-sig") as file:
         assert next(csv.DictReader(file))["status"] == "to be marked"
+    # Nobody gets a zero meanwhile.
+    assert imported(tmp_path / "out") == ("", "", "some marks are still to come")
     sheet = tmp_path / "out" / "marks.csv"
     lines = sheet.read_text(encoding="utf-8-sig").splitlines()
     assert len(lines) == 1 + sum(len(item.parts) for item in assignment.items)
@@ -442,6 +453,7 @@ def test_marks_by_hand_go_into_a_sheet_and_come_back(released, tmp_path):
     arguments = ("project", tmp_path / "in", tmp_path / "out", (), settings(), marks, False)
     rows = coursework.grade(*arguments)
     assert rows[0].total == 2.5 * (len(lines) - 1)
+    assert imported(tmp_path / "out") == (f"{rows[0].total:g}", f"{rows[0].total:g}", "")
     assert "well done" in (tmp_path / "out" / "feedback" / "ada.html").read_text(encoding="utf-8")
     marks.write_text(f"{lines[0]}\nada,data,data,6,7,\n", encoding="utf-8")
     with pytest.raises(course.CourseworkError, match="go from 0 to 6"):

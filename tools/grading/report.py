@@ -64,7 +64,7 @@ def write_canvas(rows: Sequence[Row], assignment: Assignment, path: Path) -> Non
     """Writes the columns that Canvas' gradebook imports; ID is the number that its file names carry."""
     header = ["Student", "ID", "SIS User ID", "SIS Login ID", "Section", assignment.title]
     first: list[Any] = ["    Points Possible", "", "", "", "", assignment.points]
-    lines = [[row.student, row.number, "", "", "", row.total if row.graded else None] for row in rows]
+    lines = [[row.student, row.number, "", "", "", _final(row, assignment)] for row in rows]
     _table(path, header, [first, *lines])
 
 
@@ -75,10 +75,10 @@ def write_moodle(rows: Sequence[Row], assignment: Assignment, path: Path) -> Non
     for row in rows:
         said = [f"{part}: {message}" for part, message in row.messages.items()]
         number = f"Participant {row.number}" if row.number else ""
-        total = row.total if row.graded else None
-        lines.append(
-            [number, row.student, total, assignment.points, " | ".join([*said, row.reason]).strip(" |")]
-        )
+        total = _final(row, assignment)
+        open_marks = "some marks are still to come" if row.graded and total is None else ""
+        comments = " | ".join(filter(None, [*said, open_marks, row.reason]))
+        lines.append([number, row.student, total, assignment.points, comments])
     _table(path, header, lines)
 
 
@@ -191,6 +191,11 @@ def file_name(student: str) -> str:
     """Returns a name for a student's files that every file system takes."""
     plain = re.sub(r"[^\w.-]+", "_", student).strip("._")[:80]
     return plain or "student"
+
+
+def _final(row: Row, assignment: Assignment) -> float | None:
+    """Points for an import; none while marks by hand are missing, so that nobody gets a zero meanwhile."""
+    return row.total if _status(row, assignment) == "graded" else None
 
 
 def _status(row: Row, assignment: Assignment) -> str:

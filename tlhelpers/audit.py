@@ -142,7 +142,7 @@ _TEXTS: dict[str, tuple[str, str]] = {
     ),
     "step-fails": (
         "fit would stop in the same way.",
-        "Read the message. 'Unknown variable', or 'optimizer was built with': compile with a new optimizer.",
+        "Read the message. 'Unknown variable' means: compile with a new optimizer.",
     ),
 }
 _WARNINGS = ("rate-large",)  # the others are errors
@@ -508,7 +508,7 @@ def _moved(before: list[tuple[keras.Variable, NDArray]]) -> set[int]:
 
 # What compile and fit write into a model.
 _WRITTEN = ["optimizer", "train_function", "test_function", "predict_function", "history", "stop_training"]
-_WRITTEN += ["_run_eagerly", "_compile_loss", "_compile_metrics", "_eval_epoch_iterator", "_jax_state"]
+_WRITTEN += ["_run_eagerly", "_compile_loss", "_compile_metrics", "_eval_epoch_iterator"]
 
 
 @contextlib.contextmanager

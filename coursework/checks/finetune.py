@@ -24,7 +24,6 @@ def probe_partly(names, given):
     ]
     names["freeze_up_to"](base, "conv1")
     later = [bool(base.get_layer(f"conv{i}").trainable_weights) for i in range(3)]
-    names["freeze_up_to"](base, "bn0")
     return {
         "later": np.array(later),
         "count": int(count),

@@ -172,5 +172,5 @@ def check_choose(given, found):
     yield (
         "equals",
         got[1] == order[1] and got[2] == order[3],
-        ("Of the sources that are closer to the best than the tolerance, take the first of cheapest_first."),
+        ("Of the sources that are at most the tolerance below the best, take the first of cheapest_first."),
     )

@@ -14,7 +14,7 @@ GRADE_ARGS ?=
 FIND_PYTHON = python=$$(PYTHON="$(PYTHON)" sh tools/find_python.sh)
 SITE = _build/html/index.html
 
-.PHONY: help book serve pdf links test env notebooks assignments grade lock repo-url clean
+.PHONY: help book serve pdf links test env notebooks stale stamp assignments grade lock repo-url clean
 .DEFAULT_GOAL := help
 
 help:
@@ -25,7 +25,9 @@ help:
 	@echo "make test                      everything that CI runs; extra options: PYTEST_ARGS='-k data -x'"
 	@echo "make env                       only make the environment $(VENV) from the lock"
 	@echo "make notebooks PROFILE=laptop  re-run the chapters and store their outputs; profiles: smoke, laptop, gpu"
-	@echo "     NOTEBOOK=03_model_based   ... one chapter; MEASURE=1 first measures its missing seeds"
+	@echo "     NOTEBOOK=03_model_based   ... one chapter; MEASURE=1 first measures its missing and stale seeds"
+	@echo "make stale                     list what is stored and was made by other code than today's; needs no environment"
+	@echo "make stamp NOTEBOOK=name       after a change that changes no number: measure one seed again, stamp the others"
 	@echo "make assignments               build the students' notebooks into build/assignments"
 	@echo "make grade SUBMISSIONS=dir     grade a folder of submissions into build/graded: tables, feedback, summary"
 	@echo "make lock                      resolve the dependencies again (LOCK_ARGS=--upgrade for the newest)"
@@ -33,7 +35,7 @@ help:
 	@echo "make clean                     remove what was built; environments stay"
 
 book:
-	@$(FIND_PYTHON) && "$$python" tools/make_env.py --dir "$(BOOK_VENV)" --lock book-py
+	@$(FIND_PYTHON) && "$$python" -m tools.make_env --dir "$(BOOK_VENV)" --lock book-py
 	@rm -rf _build/html
 	@"$(BOOK_VENV)/bin/jupyter-book" build . -W -n --keep-going --quiet
 	@test -s $(SITE)
@@ -44,37 +46,45 @@ serve: book
 	@"$(BOOK_VENV)/bin/python" -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
 
 pdf: book
-	@"$(BOOK_VENV)/bin/python" tools/print_pdf.py
+	@"$(BOOK_VENV)/bin/python" -m tools.print_pdf
 
 links: book
-	@"$(BOOK_VENV)/bin/python" tools/links.py
+	@"$(BOOK_VENV)/bin/python" -m tools.links
 
 env:
-	@$(FIND_PYTHON) && "$$python" tools/make_env.py --dir "$(VENV)" --lock py --editable
+	@$(FIND_PYTHON) && "$$python" -m tools.make_env --dir "$(VENV)" --lock py --editable
 
 test: env
 	@"$(VENV)/bin/python" -m pytest tests -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 notebooks: env
-	@"$(VENV)/bin/python" tools/run_notebooks.py --profile "$(PROFILE)" $(if $(NOTEBOOK),--notebook "$(NOTEBOOK)") \
+	@"$(VENV)/bin/python" -m tools.numbers.run --profile "$(PROFILE)" $(if $(NOTEBOOK),--notebook "$(NOTEBOOK)") \
 		$(if $(filter-out 0,$(MEASURE)),--measure) $(foreach p,$(PARAMS),--set "$(p)")
 
+stale:
+	@$(FIND_PYTHON) && "$$python" -m tools.numbers.provenance
+
+stamp:
+	@test -n "$(NOTEBOOK)" || { echo "Say which: make stamp NOTEBOOK=03_model_based" >&2; exit 1; }
+	@$(MAKE) --no-print-directory env
+	@"$(VENV)/bin/python" -m tools.numbers.stamp "$(NOTEBOOK)" --profile "$(PROFILE)"
+
 assignments: env
-	@"$(VENV)/bin/python" tools/coursework.py release
+	@"$(VENV)/bin/python" -m tools.coursework release
 
 grade:
 	@test -n "$(SUBMISSIONS)" || { echo "Say which: make grade SUBMISSIONS=folder" >&2; exit 1; }
 	@$(MAKE) --no-print-directory env
-	@"$(VENV)/bin/python" tools/coursework.py grade "$(SUBMISSIONS)" $(GRADE_ARGS)
+	@"$(VENV)/bin/python" -m tools.coursework grade "$(SUBMISSIONS)" $(GRADE_ARGS)
 
 lock:
 	@$(FIND_PYTHON) && { test -x .venv-lock/bin/uv || { "$$python" -m venv .venv-lock \
 		&& .venv-lock/bin/pip install --quiet --disable-pip-version-check uv; }; }
-	@.venv-lock/bin/python tools/lock.py $(LOCK_ARGS)
+	@.venv-lock/bin/python -m tools.lock $(LOCK_ARGS)
 
 repo-url:
 	@test -n "$(URL)" || { echo "Say which: make repo-url URL=https://github.com/you/transfer-learning-keras" >&2; exit 1; }
-	@$(FIND_PYTHON) && "$$python" tools/repo_url.py "$(URL)"
+	@$(FIND_PYTHON) && "$$python" -m tools.repo_url "$(URL)"
 
 clean:
 	rm -rf _build build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

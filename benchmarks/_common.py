@@ -13,9 +13,9 @@ from typing import Any
 from tlhelpers.paths import atomic_path
 
 RESULTS = Path(__file__).resolve().parent / "results"
-sys.path.append(str(RESULTS.parents[1] / "tools"))
+sys.path.insert(0, str(RESULTS.parents[1]))
 
-import notebook_code
+from tools.numbers import provenance
 
 
 def machine() -> dict[str, Any]:
@@ -46,7 +46,7 @@ def write(name: str, table: dict[str, Any], content: dict[str, Any]) -> None:
     """
     path = RESULTS / f"{name}.json"
     script = Path(sys.argv[0]).resolve()
-    about = {"script": f"benchmarks/{script.name}", "code": notebook_code.code_hash(script)}
+    about = {"script": f"benchmarks/{script.name}", "code": provenance.script_code(script)}
     with atomic_path(path) as part:
         text = json.dumps({"machine": machine()} | about | {"table": table} | content, indent=1)
         part.write_text(text + "\n", encoding="utf-8")

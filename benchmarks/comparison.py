@@ -1,11 +1,12 @@
 """Ways to use a pretrained backbone, on the same images with as many passes: accuracy, time, memory.
 
-    python benchmarks/comparison.py [--seeds 0 1 2] [--methods probe naive ...]
+    python benchmarks/comparison.py [--seeds 0 1 2] [--methods probe naive ...] [--stamp]
 
 Takes hours. Each run is kept when it is done, and the same call goes on where it was stopped. A process of
 its own trains one method with one seed, so that its peak memory can be read, and has one core to itself.
 Seconds are those that this core worked, from loading the backbone to the last test image, with an empty
-cache.
+cache. Where the code has changed since, --stamp first trains one run of each method again; it goes on with
+the stored runs only if these come out as they were stored.
 """
 
 import argparse
@@ -24,9 +25,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from _common import RESULTS, memory_kb, table, write
 
-import notebook_code
 from tlhelpers import claims, comparison, data, evaluation
 from tlhelpers.recipes import Recipe
+from tools.numbers import provenance
 
 IMAGE_SIZE, N_TEST, MOST_VALIDATION = 96, 2000, 1000
 # Data set, images a class, methods. The backbone was not made for digits.
@@ -185,6 +186,24 @@ def values(done: dict[str, dict[str, float]], chosen: Sequence[str], seed: int) 
     return found | {f"{claim}_seconds": done[run]["seconds"] for claim, run in wanted.items()}
 
 
+def check_again(done: dict[str, dict[str, float]]) -> None:
+    """Trains the first and smallest stored run of each method again.
+
+    Raises:
+        SystemExit: One has another accuracy than before.
+    """
+    first = {}
+    for name, per_class, method, _ in grouped(done):
+        seed = min(int(k.rsplit("/", 1)[1]) for k in done if k.startswith(f"{name}/{method}/{per_class}/"))
+        first.setdefault(method, (name, method, seed, per_class))
+    for name, method, seed, per_class in first.values():
+        (found,) = train_apart(name, method, seed, [per_class])
+        before = done[found["key"]]["accuracy"]
+        print(f"{found['key']}: accuracy {before} stored, {found['accuracy']} now", flush=True)
+        if found["accuracy"] != before:
+            raise SystemExit("Not stamped: the code gives another number, or this is another processor.")
+
+
 def main() -> None:
     """Goes on with what is not done yet; prints and writes after each process."""
     parser = argparse.ArgumentParser(
@@ -193,7 +212,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--methods", nargs="+", default=list(comparison.METHODS), choices=comparison.METHODS)
     parser.add_argument(
-        "--keep", action="store_true", help="runs of other code stay: the change touched no result"
+        "--stamp", action="store_true", help="go on with runs of other code, if some come out the same again"
     )
     parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -204,11 +223,14 @@ def main() -> None:
     path = RESULTS / "comparison.json"
     stored = json.loads(path.read_text()) if path.is_file() else {"runs": {}}
     done = stored["runs"]
-    if done and stored["code"] != notebook_code.code_hash(Path(__file__)) and not args.keep:
-        raise SystemExit(
-            f"{path.name} was measured with other code. Delete it to begin anew, or give --keep "
-            "if what changed since cannot change a result."
-        )
+    code = provenance.script_code(Path(__file__))
+    if done and stored["code"] != code:
+        if not args.stamp:
+            raise SystemExit(
+                f"{path.name} was measured with other code. Delete it to begin anew, or give --stamp "
+                "if what changed since cannot change a result."
+            )
+        check_again(done)
     missing = [
         (name, method, seed, left)
         for name, method, seed, sizes in runs(args.seeds, args.methods)
@@ -226,6 +248,7 @@ def main() -> None:
         finally:
             pool.shutdown(cancel_futures=True)
     store(done)  # also where nothing was missing: the code may be another one
+    os.environ[claims.CODE] = json.dumps({c: {f"benchmarks/{Path(__file__).name}": code} for c in CHAPTER})
     for chapter, methods in CHAPTER.items():
         measured = {seed: found for seed in args.seeds if (found := values(done, methods, seed))}
         if measured:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-import run_notebooks
-from notebook_code import ROOT
+from tools.numbers import kernel
+from tools.numbers.provenance import ROOT
 
 BOOK_NEEDS = (
     "_config.yml",
@@ -45,6 +45,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("no CIFAR-10 here: set TLHELPERS_DATA to a folder that holds cifar10.zip or cifar10/")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share something dear go to one process, where it is made once: the site, a chapter's run."""
     for item in items:
@@ -65,19 +66,19 @@ def cifar10() -> str | None:
 
 
 @pytest.fixture(scope="session")
-def smoke_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], run_notebooks.Run]:
+def smoke_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], kernel.Run]:
     """Run a chapter in ``smoke``, once a session, whoever asks first."""
     folder = tmp_path_factory.mktemp("smoke")
-    done: dict[str, run_notebooks.Run | run_notebooks.RunError] = {}
+    done: dict[str, kernel.Run | kernel.RunError] = {}
 
-    def run(name: str) -> run_notebooks.Run:
+    def run(name: str) -> kernel.Run:
         if name not in done:
             try:
-                done[name] = run_notebooks.execute(run_notebooks.find(name), "smoke", folder)
-            except run_notebooks.RunError as error:
+                done[name] = kernel.execute(kernel.find(name), "smoke", folder)
+            except kernel.RunError as error:
                 done[name] = error
         result = done[name]
-        if isinstance(result, run_notebooks.RunError):
+        if isinstance(result, kernel.RunError):
             pytest.fail(str(result), pytrace=False)
         return result
 

@@ -16,12 +16,11 @@ import numpy as np
 import pytest
 import yaml
 
-import repo_url
-import run_notebooks
-import stored_claims
-from links import site_pages
-from notebook_code import ROOT
-from print_pdf import toc_files
+from tools import repo_url
+from tools.links import site_pages
+from tools.numbers import kernel, stored
+from tools.numbers.provenance import ROOT
+from tools.print_pdf import toc_files
 
 
 class Images(HTMLParser):
@@ -155,12 +154,12 @@ def test_structured_data(site: Path) -> None:
     for name in others:
         assert data[name]["@type"] == "LearningResource"
         assert data[name]["isPartOf"]["name"] == title
-    for path in run_notebooks.notebooks():
+    for path in kernel.notebooks():
         assert len(data[f"notebooks/{path.stem}"]["teaches"]) >= 3, path.stem
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", run_notebooks.notebooks(), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", kernel.notebooks(), ids=lambda p: p.stem)
 def test_launch_buttons_lead_to_the_notebook(site: Path, path: Path) -> None:
     """Colab and Binder open this very notebook of this repository; the download is this very notebook."""
     html = (site / "notebooks" / f"{path.stem}.html").read_text(encoding="utf-8")
@@ -173,7 +172,7 @@ def test_launch_buttons_lead_to_the_notebook(site: Path, path: Path) -> None:
     assert (site / "_sources" / "notebooks" / path.name).read_bytes() == path.read_bytes()
 
 
-@pytest.mark.parametrize("path", run_notebooks.notebooks(), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", kernel.notebooks(), ids=lambda p: p.stem)
 def test_a_chapter_says_what_it_takes_and_what_comes_next(path: Path) -> None:
     """Time, memory and prerequisites stand in one line above; the summary is a box that ends with a link."""
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
@@ -195,17 +194,17 @@ def test_a_chapter_says_what_it_takes_and_what_comes_next(path: Path) -> None:
 def test_every_number_has_a_row(site: Path) -> None:
     """The page of numbers has each claim with mean, interval, seeds and sentence; the text leads there."""
     html = (site / "book" / "numbers.html").read_text(encoding="utf-8")
-    claims = stored_claims.read_claims()
+    claims = stored.read_claims()
     for name, claim in claims.items():
         row = re.search(rf'<tr[^>]* id="claim-{name}">(.*?)</tr>', html, re.S)
         assert row, name
         text = " ".join(htmllib.unescape(re.sub("<[^>]+>", "", row[1])).replace("\u00a0", " ").split())
         for part in ("mean", "interval"):
-            assert stored_claims.shown(claim, part) in text, f"{name}: {text}"
-        date = stored_claims.measured_on(claim).replace("-", "\u2011")
+            assert stored.shown(claim, part) in text, f"{name}: {text}"
+        date = stored.measured_on(claim).replace("-", "\u2011")
         assert f" {claim['n']} {date}" in text, f"{name}: {text}"
         assert len(text.rpartition(name)[0]) > 20, f"{name} has no sentence"  # which may use the word, too
-    for name in stored_claims.read_benchmarks():
+    for name in stored.read_benchmarks():
         assert f"<p>{name}</p>" in html
     listings = (site / "book" / "listings.html").read_text(encoding="utf-8")
     assert 'href="numbers.html#claim-fault_scaled_loss"' in listings
@@ -253,7 +252,7 @@ def test_diagrams_stay_inside_and_can_be_read(diagrams: types.ModuleType) -> Non
 
 def test_every_diagram_is_used_and_has_words(diagrams: types.ModuleType) -> None:
     """Each function is shown by exactly one page, with a text for those who do not see it."""
-    prose = "\n\n".join(stored_claims.prose().values())
+    prose = "\n\n".join(stored.prose().values())
     assert sorted(re.findall(r"^```\{diagram\} (\w+)$", prose, re.M)) == sorted(diagrams.DIAGRAMS)
     for options in re.findall(r"^```\{diagram\} \w+\n(.*?)\n\n", prose, re.M | re.S):
         assert re.search(r"^:name: fig-[\w-]+$", options, re.M), options
@@ -302,7 +301,7 @@ def test_the_learning_path_draws_what_the_pages_say(diagrams: types.ModuleType) 
     texts = {}
     for name in toc_files():
         path = ROOT / f"{name}.md"
-        texts[name] = stored_claims.prose().get(path) or stored_claims.prose()[ROOT / f"{name}.ipynb"]
+        texts[name] = stored.prose().get(path) or stored.prose()[ROOT / f"{name}.ipynb"]
     labels = {
         match[1]: name for name, text in texts.items() if (match := re.search(r"^\(([\w-]+)\)=$", text, re.M))
     }

@@ -1,6 +1,10 @@
 """Behaviour of tlhelpers.claims: what a claim stores, and how measurements are kept."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import IPython
 import IPython.display
@@ -89,6 +93,32 @@ def test_values_that_are_none(shown, values):
 
 
 @pytest.mark.parametrize(
+    ("values", "options"),
+    [
+        ([0.5, 1.01], {}),
+        ([-0.1], {}),
+        ([0.5], {"live": 97.0}),
+        ([-1.2], {"unit": "pp"}),
+        ([-1.0], {"unit": "s"}),
+        ([-0.1], {"unit": "nats"}),
+        ([1.1], {"unit": "", "between": (-1, 1)}),
+    ],
+)
+def test_values_that_cannot_be(shown, values, options):
+    with pytest.raises(ValueError, match="cannot be"):
+        claims.record("acc", values, **options)
+    assert not shown
+
+
+def test_a_number_without_a_unit_brings_its_range(shown):
+    with pytest.raises(ValueError, match="between"):
+        claims.record("rank", [0.5], unit="")
+    claims.record("rank", [-1.0, 1.0], unit="", between=(-1, 1))
+    claims.record("temperature", [2.5], unit="", between=(0, np.inf))
+    assert len(shown) == 2
+
+
+@pytest.mark.parametrize(
     ("value", "unit", "text"),
     [
         (0.8049, "%", "80.5 %"),
@@ -122,6 +152,7 @@ class Measure:
 
 @pytest.fixture
 def folder(monkeypatch, tmp_path):
+    monkeypatch.delenv(claims.CODE, raising=False)
     monkeypatch.setenv("TLHELPERS_RESULTS", str(tmp_path))
     return tmp_path
 
@@ -151,9 +182,13 @@ def test_seeds_are_measured_and_stored(folder):
     records = stored(folder)
     assert list(records) == ["1", "2", "10"]  # in order, so that the file changes little
     for record in records.values():
-        assert set(record) == {"values", "seconds", "date", "versions"}
-        assert {"python", "keras", "numpy"} <= set(record["versions"])
-    assert [p.name for p in folder.iterdir()] == ["03_x.laptop.json"]
+        assert set(record) == {"values", "seconds", "date", "data", "machine"}  # nobody handed a hash in
+        machine = record["machine"]
+        assert set(machine) == {"cpu", "instructions", "cores", "settings", "versions"}
+        assert machine["cpu"]
+        assert machine["cores"] >= 1
+        assert {"python", "keras", "numpy"} <= set(machine["versions"])
+    assert [p.name for p in folder.glob("[!.]*")] == ["03_x.laptop.json"]
 
 
 def test_a_run_that_was_stopped_goes_on_where_it_was(folder):
@@ -161,11 +196,11 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(folder):
         claims.over_seeds("03_x", "laptop", Measure(fail_at=3), (1, 2, 3, 4), measure_missing=True)
     first = stored(folder)
     assert list(first) == ["1", "2"]
-    assert len(list(folder.iterdir())) == 1
+    assert len(list(folder.glob("[!.]*"))) == 1
 
     again = Measure(offset=5.0)
     claims.over_seeds("03_x", "laptop", again, (1, 2, 3, 4), measure_missing=True)
-    assert again.calls == [1, 3, 4]  # the first is this run's live measurement
+    assert again.calls == [3, 4, 1]  # the last is this run's live measurement
     second = stored(folder)
     assert {s: second[s] for s in first} == first  # what was there stays
     assert second["3"]["values"]["probe"] == pytest.approx(5.3)
@@ -193,25 +228,150 @@ def test_stored_seeds_stand_beside_the_live_one(folder):
     assert claims.over_seeds("04_x", "laptop", Measure(), (1, 2, 3)).seeds == (1,)
 
 
-def test_a_live_run_is_not_measured_again(folder):
-    measure = Measure()
-    live = {"probe": 0.7, "tuned": 0.8}
-    found = claims.over_seeds("03_x", "laptop", measure, (1, 2), live=live, measure_missing=True)
-    assert measure.calls == [2]
-    assert stored(folder)["1"]["values"] == live
-    np.testing.assert_allclose(found["probe"], [0.7, 0.2])
-
-
-def test_a_partial_live_run_does_not_count_as_a_measurement(folder):
+def test_what_is_stored_comes_from_measure_alone(folder):
+    """A live value may have been computed by other cells; it stands beside, and is not stored."""
     measure = Measure()
     live = {"probe": 0.7}
-    found = claims.over_seeds(
-        "03_x", "laptop", measure, (1, 2), live=live, partial=True, measure_missing=True
-    )
+    found = claims.over_seeds("03_x", "laptop", measure, (1, 2), live=live, measure_missing=True)
     assert measure.calls == [1, 2]
     assert stored(folder)["1"]["values"] == {"probe": 0.1, "tuned": 0.2}
     assert found.live == live
     np.testing.assert_allclose(found["tuned"], [0.2, 0.4])
+    quiet = Measure()
+    claims.over_seeds("03_x", "laptop", quiet, (1, 2), live=live)
+    assert quiet.calls == []
+
+
+# --- the code of a measurement ---
+
+
+def hand_in(monkeypatch, code, by="notebooks/03_x.ipynb", **others):
+    """Hand in the code of today, as the runner does."""
+    monkeypatch.setenv(claims.CODE, json.dumps({"03_x": {by: code} | others}))
+
+
+def test_a_change_of_code_makes_a_record_stale(folder, monkeypatch):
+    hand_in(monkeypatch, "aaa")
+    found = claims.over_seeds("03_x", "laptop", Measure(), (1, 2), measure_missing=True)
+    assert "by the code of today" in found.source
+    assert {(r["by"], r["code"]) for r in stored(folder).values()} == {("notebooks/03_x.ipynb", "aaa")}
+
+    hand_in(monkeypatch, "bbb")
+    old = claims.over_seeds("03_x", "laptop", Measure(offset=5.0), (1, 2))
+    assert "2 of them by other code" in old.source
+    np.testing.assert_allclose(old["probe"], [0.1, 0.2])  # shown, and said
+
+    measure = Measure(offset=5.0)
+    new = claims.over_seeds("03_x", "laptop", measure, (1, 2, 3), measure_missing=True)
+    assert measure.calls == [1, 2, 3]
+    np.testing.assert_allclose(new["probe"], [5.1, 5.2, 5.3])
+    assert {r["code"] for r in stored(folder).values()} == {"bbb"}
+
+    again = Measure(offset=9.0)
+    claims.over_seeds("03_x", "laptop", again, (1, 2, 3), live={"probe": 5.1}, measure_missing=True)
+    assert again.calls == []  # exactly the stale ones are measured
+
+
+def test_records_without_a_hash_are_measured_anew_where_the_code_is_known(folder, monkeypatch):
+    claims.over_seeds("03_x", "laptop", Measure(), (1, 2), measure_missing=True)
+    assert "not checked" in claims.over_seeds("03_x", "laptop", Measure(), (1, 2)).source
+    hand_in(monkeypatch, "aaa")
+    assert "2 of them by other code" in claims.over_seeds("03_x", "laptop", Measure(), (1, 2)).source
+    measure = Measure(offset=5.0)
+    claims.over_seeds("03_x", "laptop", measure, (1, 2), measure_missing=True)
+    assert measure.calls == [1, 2]
+
+
+def test_records_of_a_script_count_while_its_code_is_the_same(folder, monkeypatch):
+    script = "benchmarks/x.py"
+    hand_in(monkeypatch, "sss", by=script)
+    claims.over_seeds("03_x", "laptop", Measure(), (1, 2), measure_missing=True)
+    hand_in(monkeypatch, "nnn", **{script: "sss"})
+    assert "by the code of today" in claims.over_seeds("03_x", "laptop", Measure(), (1, 2)).source
+    hand_in(monkeypatch, "nnn", **{script: "other"})
+    assert "2 of them by other code" in claims.over_seeds("03_x", "laptop", Measure(), (1, 2)).source
+    hand_in(monkeypatch, "nnn")
+    assert "2 of them by other code" in claims.over_seeds("03_x", "laptop", Measure(), (1, 2)).source
+
+
+def test_other_quantities_of_other_code_are_replaced(folder, monkeypatch):
+    hand_in(monkeypatch, "aaa")
+    claims.over_seeds("03_x", "laptop", lambda s: {"old": 0.5}, (1, 2), measure_missing=True)
+    hand_in(monkeypatch, "bbb")
+    with pytest.raises(ValueError, match="other quantities"):
+        claims.over_seeds("03_x", "laptop", Measure(), (1, 2))
+    found = claims.over_seeds("03_x", "laptop", Measure(), (1, 2), measure_missing=True)
+    assert set(found.values) == {"probe", "tuned"}
+
+
+# --- what must not be lost, or stored ---
+
+
+WRITER = """
+import sys
+from tlhelpers import claims
+begin = int(sys.argv[1])
+claims.over_seeds("03_x", "laptop", lambda s: {"x": s / 100}, range(begin, begin + 15), measure_missing=True)
+"""
+
+
+def test_processes_that_measure_at_once_lose_nothing(folder):
+    """Four processes, fifteen seeds each, one file."""
+    env = {**os.environ, "TLHELPERS_RESULTS": str(folder), "PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-c", WRITER]
+    running = [subprocess.Popen([*command, str(15 * k)], env=env, stderr=subprocess.PIPE) for k in range(4)]
+    for process in running:
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == 0, said
+    records = stored(folder)
+    assert list(records) == [str(seed) for seed in range(60)]
+    assert all(records[str(seed)]["values"] == {"x": seed / 100} for seed in range(60))
+
+
+def test_a_seed_that_another_process_measured_meanwhile_is_not_measured_again(folder):
+    def measure(seed):
+        if seed == 1:
+            claims.over_seeds("03_x", "laptop", Measure(), (2,), measure_missing=True)
+        assert seed != 2
+        return Measure()(seed)
+
+    claims.over_seeds("03_x", "laptop", measure, (1, 2), measure_missing=True)
+    assert list(stored(folder)) == ["1", "2"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_no_number_is_not_stored(folder, value):
+    with pytest.raises(ValueError, match=r"seed 2: tuned = (nan|inf)"):
+        claims.over_seeds(
+            "03_x", "laptop", lambda s: {"tuned": value if s == 2 else 0.1}, (1, 2), measure_missing=True
+        )
+    assert list(stored(folder)) == ["1"]
+    with pytest.raises(ValueError, match="no finite number"):
+        claims.over_seeds("04_x", "laptop", lambda s: {"x": value}, (1,))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        '{"records": {"1": {"values"',
+        "[]",
+        '{"records": 3}',
+        '{"records": {"one": {"values": {}}}}',
+        '{"records": {"1": {"values": {"x": NaN}}}}',
+        '{"records": {"1": {"values": {"x": "0.5"}}}}',
+        '{"records": {"1": {}}}',
+        "\udc00",
+    ],
+)
+@pytest.mark.parametrize("measuring", [True, False])
+def test_a_damaged_file_is_a_clear_error(folder, content, measuring):
+    path = folder / "03_x.laptop.json"
+    path.write_bytes(content.encode("utf-8", "surrogatepass"))
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"03_x\.laptop\.json is damaged .*git checkout"):
+        claims.over_seeds("03_x", "laptop", Measure(), (1, 2), measure_missing=measuring)
+    assert path.read_bytes() == before
 
 
 def test_a_failed_write_keeps_what_was_stored(folder, monkeypatch):
@@ -226,7 +386,7 @@ def test_a_failed_write_keeps_what_was_stored(folder, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         claims.over_seeds("03_x", "laptop", Measure(), (1, 2), measure_missing=True)
     assert (folder / "03_x.laptop.json").read_bytes() == before
-    assert len(list(folder.iterdir())) == 1
+    assert len(list(folder.glob("[!.]*"))) == 1
 
 
 def test_where_only_the_package_is_installed(monkeypatch, tmp_path):

@@ -6,11 +6,11 @@ import importlib.util
 import numpy as np
 import pytest
 
-import stored_claims
-from notebook_code import ROOT
 from tiny import SIZE, make_backbone
 from tlhelpers import backbones, comparison, data, features, transfer
 from tlhelpers.recipes import Recipe
+from tools.numbers import stored
+from tools.numbers.provenance import ROOT
 
 CLASSES = ("dark", "middle", "bright")
 
@@ -129,5 +129,5 @@ def test_the_benchmark_writes_what_the_site_reads(benchmark):
     ]
     assert all(len(row) == len(content["columns"]) for row in content["rows"])
     results = {"comparison": content}
-    assert stored_claims.quantity(results, "comparison", "cifar10_probe_5_accuracy") == [0.4, 0.5]
-    assert stored_claims.quantity(results, "comparison", "cifar10_top_blocks_5_seconds") == [3.0, 3.0]
+    assert stored.quantity(results, "comparison", "cifar10_probe_5_accuracy") == [0.4, 0.5]
+    assert stored.quantity(results, "comparison", "cifar10_top_blocks_5_seconds") == [3.0, 3.0]

@@ -11,10 +11,10 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace
 
 import components
-import stored_claims
-from notebook_code import ROOT
 from tlhelpers import claims
 from tlhelpers.evaluation import t_interval
+from tools.numbers import stored
+from tools.numbers.provenance import ROOT
 
 ACCURACIES = {"probe_5": [0.46, 0.44, 0.45], "probe_20": [0.57, 0.58, 0.56], "probe_100": [0.68, 0.69, 0.69]}
 LOSSES = {"big_loss": [0.6, 0.62, 0.64], "no_loss": [0.01, -0.03, 0.0]}
@@ -86,7 +86,7 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
             app.build()
         return (tmp_path / "out" / "index.html").read_text(encoding="utf-8"), warnings.getvalue()
 
-    monkeypatch.setattr(stored_claims, "read_results", lambda: RESULTS)
+    monkeypatch.setattr(stored, "read_results", lambda: RESULTS)
     return run
 
 
@@ -100,8 +100,8 @@ def rows(page: str) -> list[list[str]]:
 def test_interval_is_that_of_scipy(n: int) -> None:
     """The website's own t interval is the one of the notebooks."""
     values = np.random.default_rng(n).normal(0.7, 0.02, n).tolist()
-    assert stored_claims.t_interval(values) == pytest.approx(t_interval(values), rel=1e-9)
-    assert stored_claims.t_interval(values[:1]) == (values[0],) * 3
+    assert stored.t_interval(values) == pytest.approx(t_interval(values), rel=1e-9)
+    assert stored.t_interval(values[:1]) == (values[0],) * 3
 
 
 @pytest.mark.parametrize("unit", ["%", "pp", ""])
@@ -111,8 +111,8 @@ def test_numbers_look_as_in_the_notebooks(unit: str) -> None:
     mean, low, high = t_interval(values)
     number = claims.format_value(low, unit).split()[0], claims.format_value(high, unit).split()[0]
     expected = f"{claims.format_value(mean, unit)} ({number[0]} to {number[1]})"
-    assert stored_claims.with_interval(values, unit) == expected
-    assert stored_claims.with_interval(values[:1], unit) == claims.format_value(values[0], unit)
+    assert stored.with_interval(values, unit) == expected
+    assert stored.with_interval(values[:1], unit) == claims.format_value(values[0], unit)
 
 
 def test_explorer_is_a_table_without_a_script(build) -> None:
@@ -124,7 +124,7 @@ def test_explorer_is_a_table_without_a_script(build) -> None:
     assert "The &lt;title&gt;" in page
     assert rows(page)[0] == ["images a class", "linear probe"]
     for row, (key, values) in zip(rows(page)[1:], ACCURACIES.items(), strict=True):
-        assert row == [key.removeprefix("probe_"), stored_claims.with_interval(values, "%")]
+        assert row == [key.removeprefix("probe_"), stored.with_interval(values, "%")]
     assert "over 3 seeds, last measured on 2026-01-03" in page
     component = page[page.index('<div class="tl-component') : page.index("last measured")]
     assert "http" not in component
@@ -156,7 +156,7 @@ def test_explorer_of_cases_has_bars_and_notes(build) -> None:
     page, warnings = build("explorer", BARS)
     assert not warnings
     assert page.count('type="radio"') == page.count('class="tl-bar"') == 2
-    big = stored_claims.with_interval(LOSSES["big_loss"], "pp")
+    big = stored.with_interval(LOSSES["big_loss"], "pp")
     assert rows(page)[:2] == [["fault", "lost", "what it means"], ["big", big, "first note"]]
     lows = [float(x) for x in re.findall(r'tl-interval" d="M([\d.-]+) ', page)]
     assert len(lows) == 2
@@ -190,7 +190,7 @@ def test_results_can_be_filtered_and_sorted(build) -> None:
     """Numbers carry their value for the script, filters list what there is, and what is missing is a dash."""
     page, warnings = build("results", TABLE)
     assert not warnings
-    accuracy = stored_claims.with_interval(ACCURACIES["probe_100"], "%")
+    accuracy = stored.with_interval(ACCURACIES["probe_100"], "%")
     assert rows(page)[1:] == [["probe", "2,000", accuracy, "quick"], ["scratch", "500", "–", "slow"]]
     assert re.findall(r'data-number="([\d.]+)"', page) == ["2000", "0.6866666667", "500"]
     assert re.findall(r'<option value="([^"]*)">(.*?)</option>', page) == [
@@ -215,12 +215,12 @@ def test_values_of_a_benchmark_may_be_one_a_seed() -> None:
     results = {
         "b": {"script": "benchmarks/l2sp.py", "code": "x", "values": {"one": 0.5, "three": [1.0, 2.0, 3.0]}}
     }
-    assert stored_claims.quantity(results, "b", "one") == [0.5]
-    assert stored_claims.quantity(results, "b", "three") == [1.0, 2.0, 3.0]
+    assert stored.quantity(results, "b", "one") == [0.5]
+    assert stored.quantity(results, "b", "three") == [1.0, 2.0, 3.0]
     for bad in ([], [1.0, None]):
         results["b"]["values"]["bad"] = bad
         with pytest.raises(ValueError, match="no number 'bad'"):
-            stored_claims.quantity(results, "b", "bad")
+            stored.quantity(results, "b", "bad")
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_what_cannot_be_shown_is_a_warning(build, name: str, body: str, words: s
 
 def test_pages_use_them() -> None:
     """A suite of components that no page uses would prove nothing."""
-    prose = "\n".join(stored_claims.prose().values())
+    prose = "\n".join(stored.prose().values())
     assert len(re.findall(r"^```\{explorer\} \S", prose, re.M)) >= 3
     assert len(re.findall(r"^```\{results\} \S", prose, re.M)) >= 1
 
@@ -265,7 +265,7 @@ def test_l2sp_agrees_with_its_chapter() -> None:
     printed = "".join(o.get("text", "") for c in cells if c.cell_type == "code" for o in c.outputs)
     lines = re.findall(r"^alpha +([\d.]+) +target risk ([\d.]+) +moved by ([\d.]+)$", printed, re.M)
     assert len(lines) >= 5
-    values = stored_claims.read_results()["l2sp"]["values"]
+    values = stored.read_results()["l2sp"]["values"]
     for alpha, risk, moved in lines:
         assert values[f"risk_{float(alpha):g}"] == float(risk)
         assert values[f"moved_{float(alpha):g}"] == float(moved)

@@ -5,19 +5,16 @@ import re
 import subprocess
 import sys
 import time
-import warnings
 from pathlib import Path
 
 import nbformat
 import pytest
 
-import bands
-import notebook_code
-import repo_url
-import run_notebooks
-from notebook_code import EXACT, ROOT, is_exact
+from tools import repo_url
+from tools.numbers import kernel, provenance
+from tools.numbers.provenance import ROOT, is_exact
 
-NOTEBOOKS = run_notebooks.notebooks()
+NOTEBOOKS = kernel.notebooks()
 FOLDED = {"hide-input", "hide-cell", "remove-input", "remove-cell"}
 MAX_LINES_CELL, MAX_LINES, MAX_BYTES = 25, 300, 600_000
 SMOKE_SECONDS = 60.0
@@ -93,9 +90,9 @@ def test_what_tensorflow_logs_to_stdout_is_noise_or_unfit() -> None:
         cell = nbformat.v4.new_code_cell(
             "x", outputs=[nbformat.v4.new_output("stream", name="stdout", text=text)]
         )
-        cell.outputs = list(run_notebooks.clean_outputs(cell.outputs, 1))
+        cell.outputs = list(kernel.clean_outputs(cell.outputs, 1))
         assert [output.text for output in cell.outputs] == ([kept] if kept else [])
-        assert (not run_notebooks.unfit(nbformat.v4.new_notebook(cells=[cell]))) == fit
+        assert (not kernel.unfit(nbformat.v4.new_notebook(cells=[cell]))) == fit
 
 
 @each
@@ -105,17 +102,7 @@ def test_smoke_output_has_no_warning(path: Path, request: pytest.FixtureRequest)
     if is_exact(path):
         pytest.skip("compared by nbval, which keeps no outputs")
     run = request.getfixturevalue("smoke_run")(path.stem)
-    assert not run_notebooks.unfit(nbformat.read(run.path, as_version=4))
-
-
-@each
-def test_exact_claims_are_compared(path: Path) -> None:
-    """Where nbval replaces the smoke run, every claim stands in a compared cell: none goes unchecked."""
-    if not is_exact(path):
-        pytest.skip("its claims are read from its smoke run")
-    for cell in code_cells(path):
-        if any(o.get("metadata", {}).get("tlhelpers_claim") for o in cell.outputs):
-            assert EXACT in notebook_code.tags(cell), f"tag this cell {EXACT}: {cell.source[:80]!r}"
+    assert not kernel.unfit(nbformat.read(run.path, as_version=4))
 
 
 @each
@@ -127,7 +114,7 @@ def test_stored_run_is_complete(path: Path) -> None:
         f"not one run in order: {counts}; make notebooks NOTEBOOK={path.stem}"
     )
     for number, cell in enumerate(cells, 1):
-        if "raises-exception" not in notebook_code.tags(cell):
+        if "raises-exception" not in provenance.tags(cell):
             assert not [o for o in cell.outputs if o.output_type == "error"], (
                 f"code cell {number} stores an error"
             )
@@ -165,11 +152,11 @@ def test_is_small(path: Path) -> None:
     assert path.stat().st_size < MAX_BYTES, f"{path.stat().st_size} bytes"
     total = 0
     for cell in code_cells(path):
-        if repo_url.TAG in notebook_code.tags(cell):
+        if repo_url.TAG in provenance.tags(cell):
             continue
         lines = [line for line in cell.source.splitlines() if line.strip()]
         total += len(lines)
-        if not FOLDED & set(notebook_code.tags(cell)):
+        if not FOLDED & set(provenance.tags(cell)):
             assert len(lines) <= MAX_LINES_CELL, f"a cell of {len(lines)} lines: {lines[0]!r}"
     assert 0 < total <= MAX_LINES, f"{total} lines of code"
 
@@ -208,45 +195,13 @@ def test_follows_the_template(path: Path) -> None:
 def test_stored_profile_is_laptop(path: Path) -> None:
     """The book shows the runs on real data."""
     stored = nbformat.read(path, as_version=4).metadata.get("tlhelpers", {})
-    assert stored.get("profile") == run_notebooks.STORED, f"make notebooks NOTEBOOK={path.stem}"
-
-
-@each
-@pytest.mark.slow
-def test_outputs_belong_to_the_code(path: Path, tmp_path: Path, cifar10: str | None) -> None:
-    """Neither the cells nor the part of the package that they use changed since the outputs were made.
-
-    Where they did, the chapter is run again in ``laptop`` if the data is there, and its claims must land in
-    their bands. That run is not stored; for that there is `make notebooks`.
-    """
-    stored = nbformat.read(path, as_version=4).metadata.get("tlhelpers", {}).get("code")
-    assert stored, f"no stored run: make notebooks NOTEBOOK={path.stem}"
-    if stored == notebook_code.code_hash(path):
-        return
-    advice = (
-        f"its code or the package changed since its outputs were made; make notebooks NOTEBOOK={path.stem}"
-    )
-    if cifar10 is None:
-        pytest.fail(f"{path.stem}: {advice} (needs CIFAR-10: TLHELPERS_DATA)", pytrace=False)
-    try:
-        run = run_notebooks.execute(path, run_notebooks.STORED, tmp_path)
-    except run_notebooks.RunError as error:
-        pytest.fail(f"{path.stem}: {advice}. Run again, it fails: {error}", pytrace=False)
-    known = bands.read_bands()
-    outside = []
-    for claim in run.claims:
-        band = known.get(claim["name"], {}).get(run_notebooks.STORED)
-        for value in (claim["mean"], claim.get("live")):
-            if value is not None and (not band or not bands.holds(band, value)):
-                outside.append(f"{claim['name']} = {value:.6g}, band {band}")
-    assert not outside, f"{path.stem}: {advice}. Run again, claims leave their bands: {outside}"
-    warnings.warn(f"{path.stem}: {advice}. Run again now, its claims are in their bands.", stacklevel=1)
+    assert stored.get("profile") == provenance.STORED, f"make notebooks NOTEBOOK={path.stem}"
 
 
 @each
 def test_colab_cell(path: Path) -> None:
     """The first code cell is the Colab cell for the repository's address."""
     first = code_cells(path)[0]
-    assert repo_url.TAG in notebook_code.tags(first)
-    assert first.source == repo_url.cell_source(repo_url.stored_url()), "run: python tools/repo_url.py"
+    assert repo_url.TAG in provenance.tags(first)
+    assert first.source == repo_url.cell_source(repo_url.stored_url()), "run: python -m tools.repo_url"
     assert not first.outputs

@@ -14,10 +14,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-import notebook_code
-import repo_url
-import run_notebooks
-from notebook_code import ROOT
+from tools import repo_url
+from tools.numbers import kernel, provenance
+from tools.numbers.provenance import ROOT
 
 MAX_BYTES = 1_000_000
 VENDORED = ("book/_static/mathjax/",)  # copied unchanged, see the README beside it
@@ -351,11 +350,11 @@ def test_the_check_for_test_data_works(code: str, is_bad: bool) -> None:
 def test_no_notebook_trains_on_test_data() -> None:
     """No chapter hands test arrays to a call that trains or chooses."""
     seen, found = 0, []
-    for path in run_notebooks.notebooks():
-        for text in notebook_code.code_cells(json.loads(path.read_text(encoding="utf-8"))):
+    for path in kernel.notebooks():
+        for text in provenance.code_cells(json.loads(path.read_text(encoding="utf-8"))):
             if "# WRONG" in text:
                 continue  # a cell that shows the fault says so
-            number, bad = handed_test_data(notebook_code.parse(text))
+            number, bad = handed_test_data(provenance.parse(text))
             seen += number
             found += [f"{path.stem}: {b}" for b in bad]
     assert seen > 3, "no training call was looked at"
@@ -365,8 +364,8 @@ def test_no_notebook_trains_on_test_data() -> None:
 def test_solutions_can_be_run(tmp_path: Path) -> None:
     """The code of the exercises' solutions is found, and goes behind the chapter's own cells."""
     n_cells = 0
-    for path in run_notebooks.notebooks():
-        copy = run_notebooks.with_solutions(path, tmp_path)
+    for path in kernel.notebooks():
+        copy = kernel.with_solutions(path, tmp_path)
         source = path.read_text(encoding="utf-8")
         assert (copy is None) == ("````{solution}" not in source), path.name
         if copy is not None:
@@ -374,34 +373,9 @@ def test_solutions_can_be_run(tmp_path: Path) -> None:
             before = json.loads(source)["cells"]
             assert len(cells) > len(before)
             for cell in cells[len(before) :]:
-                ast.parse(notebook_code.source(cell))
+                ast.parse(provenance.source(cell))
                 n_cells += 1
     assert n_cells >= 6
-
-
-def test_code_hash_ignores_what_does_not_matter(tmp_path: Path) -> None:
-    """Comments, docstrings and layout leave the hash alone; code, and modules used through others, do not."""
-
-    def hash_of(cell: str, helper: str, deep: str = "X = 1\n") -> str:
-        package = tmp_path / "tlhelpers"
-        package.mkdir(exist_ok=True)
-        (package / "__init__.py").write_text("")
-        (package / "a.py").write_text(helper)
-        (package / "b.py").write_text(deep)
-        (package / "unused.py").write_text(deep)
-        notebook = {"cells": [{"cell_type": "code", "metadata": {}, "source": cell}]}
-        (tmp_path / "n.ipynb").write_text(json.dumps(notebook))
-        return notebook_code.code_hash(tmp_path / "n.ipynb", tmp_path)
-
-    helper = "from tlhelpers.b import X\ndef f(x):\n    return x + X\n"
-    cell = "%matplotlib inline\nfrom tlhelpers import a\na.f( 1 )"
-    base = hash_of(cell, helper)
-    assert hash_of("# why\n%matplotlib inline\nfrom tlhelpers import a\n\na.f(1)  # this", helper) == base
-    assert hash_of(cell, '"""Doc."""\n' + helper.replace("return", '"""Doc."""\n    return')) == base
-    assert hash_of(cell.replace("1", "2"), helper) != base
-    assert hash_of(cell, helper.replace("+", "-")) != base
-    assert hash_of(cell, helper, "X = 2\n") != base, "a module used through another counts"
-    assert hash_of("1", helper) == hash_of("1", helper.replace("+", "-")), "an unused module does not count"
 
 
 def test_unknown_parameter_is_an_error(tmp_path: Path) -> None:
@@ -417,9 +391,15 @@ def test_unknown_parameter_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a.ipynb"
     metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     path.write_text(json.dumps({"cells": [cell], "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}))
-    run_notebooks.check_parameters(path, {"PROFILE": "smoke"})
-    with pytest.raises(run_notebooks.RunError, match="PROFLE"):
-        run_notebooks.check_parameters(path, {"PROFLE": "smoke"})
+    kernel.check_parameters(path, {"PROFILE": "smoke"})
+    with pytest.raises(kernel.RunError, match="PROFLE"):
+        kernel.check_parameters(path, {"PROFLE": "smoke"})
+
+
+def test_tests_that_share_something_dear_are_grouped(request: pytest.FixtureRequest) -> None:
+    """In parallel runs pytest-xdist has read the groups: the site is built once, a chapter runs once."""
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        assert request.node.nodeid.endswith("@test_repo")
 
 
 def test_workflows_are_yaml() -> None:

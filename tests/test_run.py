@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-import print_pdf
 import tiny
 from tlhelpers import cli, data, own_images, report
 from tlhelpers import run as pipeline
 from tlhelpers.report import Candidate, Outcome
+from tools import print_pdf
 
 COLOURS = {"blue": (40, 60, 200), "green": (50, 180, 60), "red": (210, 40, 50), "white": (225, 225, 225)}
 

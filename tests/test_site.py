@@ -20,9 +20,8 @@ from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 from pypdf import PdfReader
 
-import links
-import print_pdf
-from notebook_code import ROOT
+from tools import links, print_pdf
+from tools.numbers.provenance import ROOT
 
 pytestmark = pytest.mark.slow
 

@@ -26,6 +26,7 @@ __all__ = [
     "few_shot",
     "load",
     "resize",
+    "source_of",
 ]
 
 TEST_SHARE = 0.2  # of each class, where a folder ships no test images
@@ -138,6 +139,22 @@ def load(
             if not lazy:
                 files.close()
     return _from_arrays(name, asked, seed, size)
+
+
+def source_of(name: str) -> str:
+    """Where `load` would take a named set from on this machine, in words.
+
+    Args:
+        name: As `load` takes it.
+
+    Example:
+        >>> source_of("digits")
+        'scikit-learn'
+    """
+    path, _ = _find(name)
+    if path is not None:
+        return f"TLHELPERS_DATA/{path.name}"
+    return "scikit-learn" if name == "digits" else "keras.datasets"
 
 
 def resize(x: NDArray[np.uint8] | ImageSequence, size: int) -> NDArray[np.uint8]:

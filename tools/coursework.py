@@ -1,7 +1,7 @@
 """Build the assignments, and grade a folder of submissions, without a server.
 
-    python tools/coursework.py release [NAME ...] [--out build/assignments] [--variants names.txt]
-    python tools/coursework.py grade SUBMISSIONS [--assignment repair] [--out build/graded] [--roster
+    python -m tools.coursework release [NAME ...] [--out build/assignments] [--variants names.txt]
+    python -m tools.coursework grade SUBMISSIONS [--assignment repair] [--out build/graded] [--roster
     names.txt]
 
 A submission is ``SUBMISSIONS/<student>/<assignment>.ipynb`` or ``SUBMISSIONS/<student>.ipynb``; the names
@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from grading import collect, concept_test, course, engine, release, report, sandbox
+from tools.grading import collect, concept_test, course, engine, release, report, sandbox
 
 BUILD = course.ROOT / "build"
 

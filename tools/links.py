@@ -1,6 +1,6 @@
 """List the external links of the built website in ``book/links.txt``, so that a maintainer can check them.
 
-    python tools/links.py            # after `make book`; `make links` does both
+    python -m tools.links            # after `make book`; `make links` does both
 
 One link a line, with the pages it stands on (``*``: all of them). Links into the course's own repository are
 left out: they follow from the address in ``_config.yml``. Nothing is fetched.
@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import repo_url
+from tools import repo_url
 
 ROOT = Path(__file__).resolve().parent.parent
 LISTED = ROOT / "book" / "links.txt"

@@ -1,6 +1,6 @@
 """Write the lock files with uv: for each Python everything and the website, and once the oldest versions.
 
-    python tools/lock.py [--upgrade]
+    python -m tools.lock [--upgrade]
 
 The locks install ``tensorflow-cpu`` where the package asks for ``tensorflow``: the same library without what
 a GPU needs, for tests and CI. Without ``--upgrade`` versions that still fit are kept.

@@ -4,7 +4,7 @@ The environment carries a stamp: a hash of everything that decided its contents.
 an interrupted installation is never trusted, and nothing is installed twice. Standard library only: this runs
 before anything is installed.
 
-    python tools/make_env.py --dir .venv --lock py --editable
+    python -m tools.make_env --dir .venv --lock py --editable
 """
 
 import argparse

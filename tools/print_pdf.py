@@ -1,6 +1,6 @@
 """Print the built website: one tagged PDF a page, and all pages joined in one file.
 
-    python tools/print_pdf.py            # after `make book`; `make pdf` does both
+    python -m tools.print_pdf            # after `make book`; `make pdf` does both
 
 A Chromium that is installed here prints the pages as its own "Save as PDF" does. Links between pages then
 lead from file to file, and inside the joined file from page to page. The joined file has bookmarks but no

@@ -1,6 +1,6 @@
 """Write the repository's address wherever it stands: `_config.yml`, README, citation file, Colab cells.
 
-    python tools/repo_url.py https://github.com/you/transfer-learning-keras
+    python -m tools.repo_url https://github.com/you/transfer-learning-keras
 
 Without an argument it only rewrites the Colab cells and links from the address in `_config.yml`, which is the
 single source. Standard library only.

@@ -20,7 +20,7 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
-import stored_claims
+from tools.numbers import stored
 
 logger = logging.getLogger(__name__)
 # Okabe and Ito's colours, as in `tlhelpers.plots`, and a dash pattern each, for print in grey.
@@ -116,7 +116,7 @@ class Component(SphinxDirective):
         """Return a line that says where numbers come from."""
         content = self.results[file]
         if "records" not in content:
-            return f"{stored_claims.made_by(content)}."
+            return f"{stored.made_by(content)}."
         records = content["records"]
         last = max(record["date"] for record in records.values())
         return f"Mean and 95 % interval over {len(records)} seeds, last measured on {last}."
@@ -138,12 +138,10 @@ class Explorer(Component):
         for series in options["series"]:
             check(series, {"name", "key"}, set())
             keys = [series["key"].format(place) for place in self.at]
-            self.values.append([stored_claims.quantity(self.results, options["file"], key) for key in keys])
+            self.values.append([stored.quantity(self.results, options["file"], key) for key in keys])
         names = [series["name"] for series in options["series"]]
         scaled = 100 if self.unit in ("%", "pp") else 1
-        self.ends = [
-            [[scaled * end for end in stored_claims.t_interval(v)] for v in row] for row in self.values
-        ]
+        self.ends = [[[scaled * end for end in stored.t_interval(v)] for v in row] for row in self.values]
         word = {"%": " (%)", "pp": " (points)", "": ""}.get(self.unit, f" ({self.unit})")
         if self.cases:
             figure = self.bars(f"{options['y']}{word}")
@@ -152,7 +150,7 @@ class Explorer(Component):
         columns = [options["x"], *names, *(["what it means"] if self.cases else [])]
         rows = []
         for i, place in enumerate(self.at):
-            texts = [stored_claims.with_interval(row[i], self.unit) for row in self.values]
+            texts = [stored.with_interval(row[i], self.unit) for row in self.values]
             cells = [cell(text, row[i][0]) for text, row in zip(texts, self.ends, strict=True)]
             notes = [cell(options["at"][place])] if self.cases else []
             rows.append([cell(self.name_of(place), head=True), *cells, *notes])
@@ -279,7 +277,7 @@ class Results(Component):
         """Return filters and table."""
         if "file" in options:
             if options["file"] not in self.results:
-                raise ValueError(f"There is no result {options['file']!r} in {stored_claims.RUNS.parent}.")
+                raise ValueError(f"There is no result {options['file']!r} in {stored.RUNS.parent}.")
             content = self.results[options["file"]]
             options = {name: content[name] for name in ("columns", "rows") if name in content} | options
         check(options, {"columns", "rows"}, {"file"})
@@ -312,13 +310,13 @@ class Results(Component):
             return "–", None
         if isinstance(value, dict):
             check(value, {"file", "key"}, set())
-            value = stored_claims.quantity(self.results, value["file"], value["key"])
+            value = stored.quantity(self.results, value["file"], value["key"])
         if isinstance(value, int) and "unit" not in column:
             return f"{value:,}", value
         if isinstance(value, int | float):
             value = [value]
         if isinstance(value, list):
-            return stored_claims.with_interval(value, column.get("unit", "")), sum(value) / len(value)
+            return stored.with_interval(value, column.get("unit", "")), sum(value) / len(value)
         return str(value), str(value)
 
     def filter(self, index: int, column: dict[str, Any], cells: list[tuple[str, float | str | None]]) -> str:
@@ -340,7 +338,7 @@ class Results(Component):
 
 def read(app: Sphinx) -> None:
     """Read all stored results once a build."""
-    app.course_results = stored_claims.read_results()
+    app.course_results = stored.read_results()
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -32,10 +32,10 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tools")]  # the package, for the API pages; and the reader of notebooks
+sys.path.insert(0, str(ROOT))  # the package, for the API pages; and the reader of notebooks
 
-import stored_claims  # noqa: E402
-from grading import course as coursework  # noqa: E402
+from tools.grading import course as coursework  # noqa: E402
+from tools.numbers import stored  # noqa: E402
 
 logger = logging.getLogger(__name__)
 PROFILES = ("smoke", "laptop", "gpu")
@@ -65,7 +65,7 @@ class ClaimRole(SphinxRole):
         try:
             if name not in claims:
                 raise ValueError(f"No notebook recorded the claim {name!r}.")
-            text = stored_claims.shown(claims[name], part)
+            text = stored.shown(claims[name], part)
         except ValueError as error:
             complain(str(error), self.get_location())
             text = f"??{self.text}??"
@@ -88,10 +88,10 @@ class RuntimeRole(SphinxRole):
             if profile in runs:
                 run = runs[profile]
                 about = "about " if not parts else ""
-                memory = f", {stored_claims.memory(run['peak_mb'])}" if profile != "smoke" else ""
-                parts.append(f"{about}{stored_claims.duration(run['seconds'])}{memory} ({profile})")
+                memory = f", {stored.memory(run['peak_mb'])}" if profile != "smoke" else ""
+                parts.append(f"{about}{stored.duration(run['seconds'])}{memory} ({profile})")
         if not parts:
-            complain(f"No run of {self.text!r} is stored in {stored_claims.RUNS}.", self.get_location())
+            complain(f"No run of {self.text!r} is stored in {stored.RUNS}.", self.get_location())
         text = "; ".join(parts) or f"??{self.text}??"
         return [nodes.inline(text, text, classes=["runtime"])], []
 
@@ -106,7 +106,7 @@ class MeasuredRole(SphinxRole):
         try:
             if name not in self.env.app.course_benchmarks:
                 raise ValueError(f"There is no result of a benchmark {name!r}.")
-            text = stored_claims.measured(self.env.app.course_benchmarks[name], path, form)
+            text = stored.measured(self.env.app.course_benchmarks[name], path, form)
         except ValueError as error:
             complain(str(error), self.get_location())
             text = f"??{self.text}??"
@@ -135,7 +135,7 @@ class RuntimesDirective(SphinxDirective):
         """Return the table."""
         runs = self.env.app.course_runs
         if not runs:
-            complain(f"No runs are stored in {stored_claims.RUNS}.", self.get_location())
+            complain(f"No runs are stored in {stored.RUNS}.", self.get_location())
             text = "No runs are stored yet."
             return [nodes.paragraph(text, text)]
         profiles = [p for p in PROFILES if any(p in run for run in runs.values())]
@@ -145,9 +145,7 @@ class RuntimesDirective(SphinxDirective):
             for profile in profiles:
                 run = runs[chapter].get(profile)
                 row.append(
-                    f"{stored_claims.duration(run['seconds'])}, {stored_claims.memory(run['peak_mb'])}"
-                    if run
-                    else "–"
+                    f"{stored.duration(run['seconds'])}, {stored.memory(run['peak_mb'])}" if run else "–"
                 )
             rows.append(row)
         cores = sorted({run["cores"] for by in runs.values() for run in by.values() if "cores" in run})
@@ -217,7 +215,7 @@ class BenchmarkDirective(SphinxDirective):
         chosen = ("keras", "tensorflow", "tensorflow-cpu", "onnxruntime")
         software = ", ".join(f"{package} {versions[package]}" for package in chosen if package in versions)
         text = f"{machine['date']}, {machine['cores']} cores of {machine['cpu']}; {software}. "
-        text += stored_claims.made_by(content)
+        text += stored.made_by(content)
         table = RuntimesDirective.table(content["table"]["columns"], content["table"]["rows"])
         return [table, nodes.paragraph("", "", nodes.emphasis(text + ".", text + "."))]
 
@@ -248,7 +246,7 @@ class ClaimsDirective(SphinxDirective):
         chapters: dict[str, list[dict[str, Any]]] = {}
         for claim in self.env.app.course_claims.values():
             chapters.setdefault(claim["notebook"], []).append(claim)
-        said = stored_claims.sentences(ROOT)
+        said = stored.sentences(ROOT)
         found: list[nodes.Node] = []
         for notebook, claims in chapters.items():
             address = self.env.app.builder.get_relative_uri(self.env.docname, f"notebooks/{notebook}")
@@ -266,14 +264,14 @@ class ClaimsDirective(SphinxDirective):
     def claim(self, claim: dict[str, Any], sentence: str) -> nodes.row:
         """Return the row of a claim: its sentence, in which numbers are means, and its own numbers."""
         name = claim["name"]
-        short = stored_claims.CLAIM_ROLE.sub(
+        short = stored.CLAIM_ROLE.sub(
             lambda m: f"**{{claim}}`{m[1]}:mean`**" if m[1] == name else f"{{claim}}`{m[1]}:mean`", sentence
         )
         words, _ = self.parse_inline(short)
-        interval = stored_claims.shown(claim, "interval") if claim["low"] is not None else "–"
+        interval = stored.shown(claim, "interval") if claim["low"] is not None else "–"
         cells: list[list[nodes.Node]] = [[*words, nodes.Text(" "), nodes.literal(name, name)]]
-        date = stored_claims.measured_on(claim, ROOT) or "–"
-        for text in (stored_claims.shown(claim, "mean"), interval, str(claim["n"]), date):
+        date = stored.measured_on(claim, ROOT) or "–"
+        for text in (stored.shown(claim, "mean"), interval, str(claim["n"]), date):
             cells.append([nodes.Text(unbroken(text))])
         row = self.row(cells)
         # Numbers elsewhere in the book lead to this row.
@@ -288,9 +286,9 @@ class ClaimsDirective(SphinxDirective):
 
 def read(app: Sphinx) -> None:
     """Read all stored claims, runs and benchmarks once a build."""
-    app.course_claims = stored_claims.read_claims(ROOT)
-    app.course_runs = stored_claims.read_runs(ROOT)
-    app.course_benchmarks = stored_claims.read_benchmarks(ROOT)
+    app.course_claims = stored.read_claims(ROOT)
+    app.course_runs = stored.read_runs(ROOT)
+    app.course_benchmarks = stored.read_benchmarks(ROOT)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -16,9 +16,9 @@ import broken
 import planted
 import pytest
 
-import coursework
-from grading import collect, course, engine, release, report, sandbox
-from grading.box import wire
+from tools import coursework
+from tools.grading import collect, course, engine, release, report, sandbox
+from tools.grading.box import wire
 
 NAMES = course.names()
 AUTOGRADED = [name for name in NAMES if course.load(name).checks is not None]
@@ -289,7 +289,7 @@ def test_no_submission_breaks_the_grader(released, tmp_path):
 
 FRAME_THEN_FORK = """
 import subprocess, sys, time
-from grading.box import wire
+from tools.grading.box import wire
 wire.write(1, wire.pack({'event': 'begin', 'cell': 1}))
 children = [subprocess.Popen(['sleep', '60']) for _ in range(60)]
 open(sys.argv[1], 'w').close()
@@ -302,7 +302,7 @@ def test_the_cell_that_began_is_blamed_not_the_one_before(tmp_path):
     started = tmp_path / "started"
     process = subprocess.Popen(
         [sys.executable, "-c", FRAME_THEN_FORK, str(started)],
-        env={**os.environ, "PYTHONPATH": str(course.ROOT / "tools")},
+        env={**os.environ, "PYTHONPATH": str(course.ROOT)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,
@@ -508,7 +508,7 @@ def test_frames_hold_numbers_and_nothing_else():
 
 
 def test_the_command_says_what_is_missing(tmp_path):
-    tool = [os.sys.executable, str(course.ROOT / "tools" / "coursework.py"), "grade"]
+    tool = [os.sys.executable, "-m", "tools.coursework", "grade"]
     done = subprocess.run([*tool, str(tmp_path / "nowhere")], capture_output=True, text=True)
     assert done.returncode == 1
     assert "There is no folder" in done.stderr

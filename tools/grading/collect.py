@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from grading.course import Assignment, CourseworkError, Notebook, cell_id, is_solution, text_of
+from tools.grading.course import Assignment, CourseworkError, Notebook, cell_id, is_solution, text_of
 
 MAX_BYTES = 200 << 20
 MAX_OUTPUT = 2 << 20  # of a picture

@@ -7,8 +7,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from grading.course import COURSE
-from grading.report import write_page
+from tools.grading.course import COURSE
+from tools.grading.report import write_page
 
 LETTERS = "ABCD"
 

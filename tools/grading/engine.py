@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from grading import collect, sandbox
-from grading.box import wire
-from grading.course import Assignment, CourseworkError, Item, Notebook, variant
-from grading.release import with_seed
+from tools.grading import collect, sandbox
+from tools.grading.box import wire
+from tools.grading.course import Assignment, CourseworkError, Item, Notebook, variant
+from tools.grading.release import with_seed
 
 MAX_STARTS = 3  # a cell or a probe that ends the process is left out in the next start
 

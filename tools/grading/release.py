@@ -11,8 +11,16 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import repo_url
-from grading.course import COURSE, Assignment, CourseworkError, Notebook, read_notebook, text_of, variant
+from tools import repo_url
+from tools.grading.course import (
+    COURSE,
+    Assignment,
+    CourseworkError,
+    Notebook,
+    read_notebook,
+    text_of,
+    variant,
+)
 
 SEED = re.compile(r"^SEED = \d+", re.M)
 BRANCH = "assignments"  # where an instructor puts the release for Colab

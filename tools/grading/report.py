@@ -10,8 +10,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from grading.course import Assignment, CourseworkError
-from grading.engine import Row
+from tools.grading.course import Assignment, CourseworkError
+from tools.grading.engine import Row
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8886; --bad: #b3261e; --good: #1b6e3c; --own: #3b6fb6; }

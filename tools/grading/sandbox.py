@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 import psutil
 
-from grading.box import wire
-from grading.course import ROOT
+from tools.grading.box import wire
+from tools.grading.course import ROOT
 
 LIBRARY = Path(__file__).resolve().parent / "box"
 SYSTEM = (

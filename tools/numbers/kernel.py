@@ -1,19 +1,9 @@
-"""Run chapters with papermill, and store the outputs of the ``laptop`` profile.
+"""Runs one notebook in a fresh kernel, cleans its outputs, and says in one line why it failed."""
 
-    python tools/run_notebooks.py --profile laptop [--notebook 03_model_based] [--measure] [--set NAME=VALUE]
-
-A notebook is never run in place. The run goes to a temporary folder; if it succeeds, its outputs are cleaned
-and replace the stored ones in one step, so a failure leaves the stored notebook untouched.
-"""
-
-import argparse
 import contextlib
-import datetime
 import json
 import os
 import re
-import sys
-import tempfile
 import threading
 import time
 import warnings
@@ -24,16 +14,16 @@ from typing import Any
 
 import nbformat
 import psutil
-import yaml
 
-import bands
-import notebook_code
-import stored_claims
+from tools.numbers import provenance, stored
+from tools.numbers.provenance import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 PROFILES = ("smoke", "laptop", "gpu")
-STORED = "laptop"  # the profile whose outputs the book shows
+CELL_SECONDS = {"smoke": 600, "laptop": 3600, "gpu": 7200}  # the longest that a cell may take
+MEASURING = 24  # so many times as long while seeds are measured
 INJECTED = "injected-parameters"
+# In a kernel `exit()` ends the run without an error; here it is one.
+NO_EXIT = "def exit(*_):\n    raise RuntimeError('exit() ends the notebook before its end')\nquit = exit"
 # What TensorFlow, Keras and their libraries write to stderr, whatever the code does.
 NOISE = re.compile(
     r"oneDNN custom operations|cpu_feature_guard|TF-TRT|port\.cc|computation_placer|cuda_|cudart|AVX2|"
@@ -138,11 +128,22 @@ def check_parameters(path: Path, parameters: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def quiet_environment(profile: str) -> Iterator[None]:
-    """Set the environment that kernels inherit: the profile, this checkout's package, no log noise."""
+def environment(
+    profile: str, makers: dict[str, dict[str, str]], results: Path | None = None
+) -> Iterator[None]:
+    """Set what kernels inherit: the profile, this checkout's package, the code of today, no log noise.
+
+    Args:
+        profile: The profile.
+        makers: From `provenance.makers`.
+        results: Where measurements lie; ``None`` for the repository's.
+    """
     wanted = {"TL_PROFILE": profile, "TF_CPP_MIN_LOG_LEVEL": "3", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     # The outputs carry a hash of this checkout's package, so this is the one that has to be used.
     wanted["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    wanted["TLHELPERS_CODE"] = json.dumps(makers)
+    if results is not None:
+        wanted["TLHELPERS_RESULTS"] = str(results)
     before = {key: os.environ.get(key) for key in wanted}
     os.environ.update(wanted)
     try:
@@ -172,7 +173,14 @@ def with_solutions(path: Path, folder: Path) -> Path | None:
     return copy
 
 
-def execute(path: Path, profile: str, out_dir: Path, parameters: dict[str, Any] | None = None) -> Run:
+def execute(
+    path: Path,
+    profile: str,
+    out_dir: Path,
+    parameters: dict[str, Any] | None = None,
+    cell_seconds: int | None = None,
+    results: Path | None = None,
+) -> Run:
     """Run one notebook in one profile, into a folder.
 
     Args:
@@ -180,21 +188,32 @@ def execute(path: Path, profile: str, out_dir: Path, parameters: dict[str, Any] 
         profile: ``"smoke"``, ``"laptop"`` or ``"gpu"``.
         out_dir: Where the executed notebook goes.
         parameters: Values for names in the notebook's ``parameters`` cell. The profile needs none.
+        cell_seconds: How long a cell may take; ``None``: see `CELL_SECONDS`.
+        results: Where measurements lie. ``None``: those of the repository; in ``smoke``, whose values mean
+            nothing and are not kept, a new folder beside the executed notebook.
 
     Returns:
         The run. Noise is already removed from its outputs.
 
     Raises:
-        RunError: an unknown parameter, or a cell that failed: notebook, cell and error are named.
+        RunError: an unknown parameter; a cell that failed, took too long, ended the notebook, or whose kernel
+            died. Notebook, cell and error are named.
     """
     import papermill
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     given = {"PROFILE": profile, **(parameters or {})}
     check_parameters(path, given)
     run = Run(path.stem, profile, out_dir / path.name)
+    if results is None and profile == "smoke":
+        results = out_dir / f"results-{path.stem}"
+        results.mkdir(exist_ok=True)
+    if cell_seconds is None:
+        cell_seconds = CELL_SECONDS[profile] * (MEASURING if given.get("MEASURE") else 1)
+    makers = provenance.makers(path, profile)
     start = time.perf_counter()
-    with quiet_environment(profile), PeakMemory() as memory, warnings.catch_warnings():
+    with environment(profile, makers, results), PeakMemory() as memory, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             papermill.execute_notebook(
@@ -205,36 +224,74 @@ def execute(path: Path, profile: str, out_dir: Path, parameters: dict[str, Any] 
                 cwd=str(ROOT / "notebooks"),
                 progress_bar=False,
                 log_output=False,
-                extra_arguments=["--IPKernelApp.log_level=50"],
+                execution_timeout=cell_seconds,
+                extra_arguments=["--IPKernelApp.log_level=50", f"--IPKernelApp.exec_lines={NO_EXIT}"],
             )
         except PapermillExecutionError as error:
-            raise RunError(describe(path, run.path, error)) from None
+            raise RunError(f"{where(path, run.path)}: {error.ename}: {error.evalue}") from None
+        except CellTimeoutError:
+            raise RunError(
+                f"{where(path, run.path)}: stopped after {cell_seconds} s; --timeout allows another time"
+            ) from None
+        except DeadKernelError:
+            raise RunError(
+                f"{where(path, run.path)}, or the one before: the kernel died. The usual reason is too "
+                f"little memory; it had used {stored.memory(memory.peak / 1e6)}"
+            ) from None
     run.seconds = time.perf_counter() - start
     run.peak_mb = memory.peak / 1e6
     notebook = nbformat.read(run.path, as_version=4)
+    if not_ended := unfinished(notebook):
+        raise RunError(f"{path.name}, {not_ended}")
     clean(notebook)
     nbformat.write(notebook, run.path)
-    run.claims = stored_claims.claims_in(notebook)
+    run.claims = stored.claims_in(notebook)
     return run
 
 
-def describe(path: Path, executed: Path, error: Any) -> str:
-    """Return one line about a failed cell, numbered as in the stored notebook, and the cell's first line."""
-    cells = nbformat.read(executed, as_version=4).cells if executed.exists() else []
-    index = 0
-    first = ""
-    for cell in cells:
-        if any(tag == INJECTED or tag.startswith("papermill-error") for tag in cell.metadata.get("tags", [])):
-            continue
-        index += 1
-        outputs = cell.get("outputs", [])
-        if any(
-            o.output_type == "error" and "raises-exception" not in cell.metadata.get("tags", [])
-            for o in outputs
-        ):
-            first = next((line for line in cell.source.splitlines() if line.strip()), "")
-            break
-    return f"{path.name}, cell {index} ({first.strip()!r}): {error.ename}: {error.evalue}"
+def own_cells(notebook: Any) -> Iterator[tuple[int, Any]]:
+    """Yield the cells of the stored notebook with their numbers, without those that papermill added."""
+    own = (
+        cell
+        for cell in notebook.cells
+        if not any(t == INJECTED or t.startswith("papermill-error") for t in cell.metadata.get("tags", []))
+    )
+    yield from enumerate(own, 1)
+
+
+def named(number: int, cell: Any) -> str:
+    """Return a cell's number and its first line."""
+    first = next((line for line in cell.source.splitlines() if line.strip()), "")
+    return f"cell {number} ({first.strip()[:80]!r})"
+
+
+def where(path: Path, executed: Path) -> str:
+    """Return the notebook, and the cell at which a run ended: one with an error, else the last that began."""
+    cells = list(own_cells(nbformat.read(executed, as_version=4))) if executed.exists() else []
+    began = [
+        c for c in cells if c[1].cell_type == "code" and c[1].metadata.get("papermill", {}).get("start_time")
+    ]
+    failed = [c for c in began if error_of(c[1])]
+    return ", ".join([path.name, *(named(*cell) for cell in (failed[:1] or began[-1:]))])
+
+
+def error_of(cell: Any) -> str:
+    """Return the name of the error in a cell's outputs; empty if there is none."""
+    return next((o.ename for o in cell.get("outputs", []) if o.output_type == "error"), "")
+
+
+def unfinished(notebook: Any) -> str:
+    """Return what shows that a run without an error did not reach the notebook's end; empty if nothing does.
+
+    papermill takes ``sys.exit()`` for a success.
+    """
+    for number, cell in own_cells(notebook):
+        if cell.cell_type == "code" and cell.source.strip():
+            if found := error_of(cell):
+                return f"{named(number, cell)}: {found}: the notebook ended here"
+            if cell.execution_count is None:
+                return f"{named(number, cell)}: not reached"
+    return ""
 
 
 def clean(notebook: Any) -> None:
@@ -295,166 +352,3 @@ def unfit(notebook: Any) -> list[str]:
             elif logged := [line for line in lines if line.startswith("WARNING:")]:
                 found.append(f"cell {number} logs a warning: {logged[0][:200]}")
     return found
-
-
-def replace(path: Path, text: str) -> None:
-    """Write a file in one step: readers see the old one or the new one."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def store(run: Run, path: Path, before: bytes, code: str) -> None:
-    """Replace a stored notebook by its run.
-
-    Args:
-        run: The run.
-        path: The stored notebook.
-        before: What the stored notebook held when the run began.
-        code: Its code hash when the run began.
-
-    Raises:
-        RunError: the outputs are unfit, or notebook or package were edited during the run.
-    """
-    notebook = nbformat.read(run.path, as_version=4)
-    problems = unfit(notebook)
-    if problems:
-        raise RunError(f"{path.name}: not stored. " + "; ".join(problems))
-    if path.read_bytes() != before or notebook_code.code_hash(path) != code:
-        raise RunError(
-            f"{path.name}: not stored, since it or the package was edited while it ran. Run it again."
-        )
-    notebook.metadata["tlhelpers"] = {
-        "profile": run.profile,
-        "code": code,
-        "date": datetime.date.today().isoformat(),
-    }
-    nbformat.validate(notebook)
-    replace(path, nbformat.writes(notebook) + "\n")
-
-
-def note_run(run: Run, root: Path = ROOT) -> None:
-    """Write seconds and peak memory of a run into ``benchmarks/results/runs.json``."""
-    path = root / stored_claims.RUNS
-    path.parent.mkdir(parents=True, exist_ok=True)
-    runs = stored_claims.read_runs(root)
-    runs.setdefault(run.name, {})[run.profile] = {
-        "seconds": round(run.seconds, 1),
-        "peak_mb": round(run.peak_mb),
-        "date": datetime.date.today().isoformat(),
-        "cores": os.cpu_count(),
-    }
-    replace(path, json.dumps(runs, indent=1, sort_keys=True) + "\n")
-
-
-def table(runs: list[Run]) -> str:
-    """Return the closing table."""
-    width = max(8, *(len(run.name) for run in runs))
-    lines = [f"{'notebook':<{width}}  profile  seconds  peak memory  claims"]
-    for run in runs:
-        memory = stored_claims.memory(run.peak_mb)
-        lines.append(
-            f"{run.name:<{width}}  {run.profile:<7}  {run.seconds:7.1f}  {memory:>11}  {len(run.claims):6d}"
-        )
-    return "\n".join(lines)
-
-
-def outside_bands(runs: list[Run]) -> list[str]:
-    """Return the claims whose mean or live value is outside the profile's band, or that have no band."""
-    known = bands.read_bands()
-    found = []
-    for run in runs:
-        for claim in run.claims:
-            band = known.get(claim["name"], {}).get(run.profile)
-            values = [v for v in (claim["mean"], claim.get("live")) if v is not None]
-            if band is None:
-                found.append(f"{run.name}: {claim['name']} has no band for {run.profile}")
-            elif out := [v for v in values if not bands.holds(band, v)]:
-                ends = f"{band['low']:.4g} to {band['high']:.4g}"
-                found.append(f"{run.name}: {out[-1]:.4g} is outside {ends} ({claim['text']})")
-    if not any(run.claims for run in runs):
-        found.append("no claim was recorded, so none was compared")
-    return found
-
-
-def run_all(args: argparse.Namespace) -> list[Run]:
-    """Run what the command line asks for.
-
-    Raises:
-        RunError: as `execute` and `store`.
-    """
-    paths = [find(args.notebook)] if args.notebook else notebooks()
-    if not paths:
-        raise RunError("There are no notebooks in notebooks/.")
-    extra: dict[str, Any] = {}
-    for setting in args.set:
-        name, equals, value = setting.partition("=")
-        if not equals:
-            raise RunError(f"--set takes NAME=VALUE; this is {setting!r}.")
-        extra[name] = yaml.safe_load(value)
-    for path in paths:  # before anything runs
-        check_parameters(
-            path, {"PROFILE": args.profile, **({"MEASURE": True} if args.measure else {}), **extra}
-        )
-    runs = []
-    with tempfile.TemporaryDirectory(prefix="tlhelpers-") as tmp:
-        for number, path in enumerate(paths, 1):
-            label = f"[{number}/{len(paths)}] {path.stem} ({args.profile})"
-            if args.measure:
-                print(f"{label} measuring ...", flush=True)
-                execute(path, args.profile, Path(tmp), {"MEASURE": True, **extra})
-            print(f"{label} ...", flush=True)
-            if args.solutions:
-                copy = with_solutions(path, Path(tmp))
-                if copy is None:
-                    print(f"{label}: no solution holds code")
-                else:
-                    runs.append(execute(copy, args.profile, Path(tmp), extra))
-                continue
-            before, code = path.read_bytes(), notebook_code.code_hash(path)
-            run = execute(path, args.profile, Path(tmp), extra)
-            runs.append(run)
-            # A run with other parameters is not what the book shows.
-            if args.store and not extra:
-                if args.profile == STORED:
-                    store(run, path, before, code)
-                note_run(run)
-    if not runs:
-        raise RunError("Nothing was run.")
-    return runs
-
-
-def main() -> None:
-    """Read the command line, run, and print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--profile", default=STORED, choices=PROFILES)
-    parser.add_argument("--notebook", help="one chapter, by name or number; otherwise all")
-    parser.add_argument(
-        "--measure", action="store_true", help="first measure, and keep, the seeds that are missing"
-    )
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="another parameter")
-    parser.add_argument("--no-store", dest="store", action="store_false", help="run, but keep nothing")
-    parser.add_argument(
-        "--solutions", action="store_true", help="run the exercises' solutions, too, and keep nothing"
-    )
-    parser.add_argument("--check-bands", action="store_true", help="fail if a claim leaves its band")
-    args = parser.parse_args()
-    try:
-        runs = run_all(args)
-    except RunError as error:
-        sys.exit(f"FAILED: {error}")
-    print(table(runs))
-    if args.check_bands and (outside := outside_bands(runs)):
-        sys.exit("FAILED:\n  " + "\n  ".join(outside))
-
-
-if __name__ == "__main__":
-    main()

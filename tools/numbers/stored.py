@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import notebook_code
+from tools.numbers import provenance
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 RUNS = Path("benchmarks") / "results" / "runs.json"
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 CLAIM_ROLE = re.compile(r"\{claim\}`([a-z_][a-z0-9_]*)(?::(?:mean|interval))?`")
@@ -55,6 +55,11 @@ def read_claims(root: Path = ROOT) -> dict[str, dict[str, Any]]:
                 )
             claims[name] = {**claim, "notebook": path.stem, "profile": profile}
     return claims
+
+
+def names_recorded(path: Path) -> list[str]:
+    """Return the names of the claims that a notebook's stored outputs record."""
+    return [claim["name"] for claim in claims_in(json.loads(path.read_text(encoding="utf-8")))]
 
 
 def shown(claim: dict[str, Any], part: str = "") -> str:
@@ -110,7 +115,7 @@ def read_benchmarks(root: Path = ROOT) -> dict[str, dict[str, Any]]:
 
 def made_by(content: dict[str, Any], root: Path = ROOT) -> str:
     """Return in words which script made a benchmark's result, and whether its code has changed since."""
-    changed = notebook_code.code_hash(root / content["script"], root) != content["code"]
+    changed = provenance.script_code(root / content["script"], root) != content["code"]
     return f"Made by {content['script']}" + ("; the code has changed since" if changed else "")
 
 
@@ -269,7 +274,8 @@ def measured_on(claim: dict[str, Any], root: Path = ROOT) -> str:
     name, values = claim["name"], claim["values"]
     for path in sorted((root / RUNS).parent.glob(f"*.{claim['profile']}.json")):
         records = json.loads(path.read_text(encoding="utf-8")).get("records", {})
-        stored = [(r["values"][name], r["date"]) for r in records.values() if name in r["values"]]
+        # A claim shows six digits of what is stored.
+        stored = [(round(r["values"][name], 6), r["date"]) for r in records.values() if name in r["values"]]
         if set(values) <= {value for value, _ in stored}:
             days = sorted({date for value, date in stored if value in values})
             return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"

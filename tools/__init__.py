@@ -1,0 +1,1 @@
+"""What the Makefile calls, as ``python -m tools.NAME`` from the repository's root."""

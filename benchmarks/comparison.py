@@ -25,7 +25,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from _common import RESULTS, memory_kb, table, write
 
-from tlhelpers import claims, comparison, data, evaluation
+from tlhelpers import data, evaluation
+from tlhelpers.course import claims, comparison
 from tlhelpers.recipes import Recipe
 from tools.numbers import provenance
 

@@ -1,4 +1,4 @@
-"""Behaviour of tlhelpers.backbones and tlhelpers.efficientnet_lite."""
+"""Behaviour of tlhelpers.backbones and tlhelpers.backbones.efficientnet_lite."""
 
 import importlib.util
 import json
@@ -11,8 +11,8 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from tlhelpers import backbones, transfer
-from tlhelpers import efficientnet_lite as lite
 from tlhelpers.backbones import WeightsUnavailableError
+from tlhelpers.backbones import efficientnet_lite as lite
 
 REFERENCE = Path(__file__).with_name("reference")
 PALACE, DAISY = 698, 985  # ImageNet classes of china.jpg and flower.jpg

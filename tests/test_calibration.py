@@ -1,10 +1,10 @@
-"""Behaviour of tlhelpers.calibration: values by hand, bias by simulation, errors."""
+"""Behaviour of tlhelpers.evaluation.calibration: values by hand, bias by simulation, errors."""
 
 import numpy as np
 import pytest
 from scipy import special
 
-from tlhelpers import calibration
+from tlhelpers.evaluation import calibration
 
 
 def sample(n: int, k: int = 4, seed: int = 0, temperature: float = 1.0) -> tuple[np.ndarray, np.ndarray]:

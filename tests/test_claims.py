@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tlhelpers import claims
+from tlhelpers.course import claims
 from tools.numbers import kernel, stored
 from tools.numbers.bands import MIN_SEEDS
 from tools.numbers.provenance import ROOT, is_exact

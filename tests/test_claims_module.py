@@ -1,4 +1,4 @@
-"""Behaviour of tlhelpers.claims: what a claim stores, and how measurements are kept."""
+"""Behaviour of tlhelpers.course.claims: what a claim stores, and how measurements are kept."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import IPython.display
 import numpy as np
 import pytest
 
-from tlhelpers import claims
+from tlhelpers.course import claims
 from tlhelpers.evaluation import t_interval
 
 
@@ -309,7 +309,7 @@ def test_other_quantities_of_other_code_are_replaced(folder, monkeypatch):
 
 WRITER = """
 import sys
-from tlhelpers import claims
+from tlhelpers.course import claims
 begin = int(sys.argv[1])
 claims.over_seeds("03_x", "laptop", lambda s: {"x": s / 100}, range(begin, begin + 15), measure_missing=True)
 """

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from tlhelpers import cache, cli, doctor
+from tlhelpers.app import cli, doctor
+from tlhelpers.features import cache
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from tiny import SIZE, make_backbone
-from tlhelpers import backbones, comparison, data, features, transfer
+from tlhelpers import backbones, data, features, transfer
+from tlhelpers.course import comparison
 from tlhelpers.recipes import Recipe
 from tools.numbers import stored
 from tools.numbers.provenance import ROOT

@@ -11,7 +11,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace
 
 import components
-from tlhelpers import claims
+from tlhelpers.course import claims
 from tlhelpers.evaluation import t_interval
 from tools.numbers import stored
 from tools.numbers.provenance import ROOT

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tlhelpers import _splits, data
+from tlhelpers import data
+from tlhelpers.data import _splits
 
 
 def have_cifar10() -> bool:

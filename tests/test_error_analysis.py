@@ -1,14 +1,14 @@
-"""Behaviour of tlhelpers.error_analysis: tables by hand, planted label errors, errors."""
+"""Behaviour of tlhelpers.evaluation.errors: tables by hand, planted label errors, errors."""
 
 import numpy as np
 import pytest
 
-from tlhelpers import error_analysis, resampling
+from tlhelpers.evaluation import errors, resampling
 
 
 def test_by_class_by_hand():
     y, predicted = np.array([0, 0, 0, 1, 1, 1, 1]), np.array([0, 0, 1, 1, 1, 0, 0])
-    table = error_analysis.by_class(y, predicted, ["cat", "dog", "none"])
+    table = errors.by_class(y, predicted, ["cat", "dog", "none"])
     assert [row.name for row in table] == ["dog", "cat"]  # the worst first; no image, no row
     dog, cat = table
     assert (dog.count, dog.accuracy, dog.precision) == (4, 0.5, pytest.approx(2 / 3))
@@ -20,7 +20,7 @@ def test_by_class_by_hand():
 
 def test_by_slice_by_hand():
     y, predicted = np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1])
-    table = error_analysis.by_slice(
+    table = errors.by_slice(
         y, predicted, {"all": np.ones(4, bool), "first": np.array([True, True, False, False])}
     )
     assert [(row.name, row.count, row.accuracy) for row in table] == [("all", 4, 0.75), ("first", 2, 0.5)]
@@ -29,15 +29,15 @@ def test_by_slice_by_hand():
 
 def test_confident_mistakes_come_first():
     proba = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.3, 0.7]])
-    assert error_analysis.confident_mistakes(np.array([1, 1, 1, 0]), proba).tolist() == [0, 3, 1]
-    assert error_analysis.confident_mistakes(np.array([0, 0, 1, 1]), proba).tolist() == []
+    assert errors.confident_mistakes(np.array([1, 1, 1, 0]), proba).tolist() == [0, 3, 1]
+    assert errors.confident_mistakes(np.array([0, 0, 1, 1]), proba).tolist() == []
 
 
 def test_label_errors_by_hand():
     # Mean probability of class 0 over its images 0.7, of class 1 over its images 0.6.
     proba = np.array([[0.9, 0.1], [0.9, 0.1], [0.3, 0.7], [0.1, 0.9], [0.15, 0.85], [0.95, 0.05]])
     y = np.array([0, 0, 0, 1, 1, 1])
-    assert error_analysis.label_errors(y, proba).tolist() == [5, 2]
+    assert errors.label_errors(y, proba).tolist() == [5, 2]
 
 
 def test_planted_label_errors_are_found():
@@ -48,7 +48,7 @@ def test_planted_label_errors_are_found():
     given = y.copy()
     given[planted] = (y[planted] + rng.integers(1, 3, 30)) % 3
     proba = resampling.cross_validate(f, given, strengths=(1.0,)).proba
-    found = error_analysis.label_errors(given, proba)
+    found = errors.label_errors(given, proba)
     hits = np.isin(found, planted)
     assert hits.sum() >= 24
     assert hits.mean() > 0.5
@@ -57,7 +57,7 @@ def test_planted_label_errors_are_found():
 
 @pytest.mark.parametrize("y", [[], [[0]]])
 def test_what_is_no_pair(y):
-    for function, more in ((error_analysis.by_class, ["a"]), (error_analysis.by_slice, {})):
+    for function, more in ((errors.by_class, ["a"]), (errors.by_slice, {})):
         with pytest.raises(ValueError, match=r"argmax\(axis=1\)"):
             function(np.array(y, int), np.array(y, int), more)
 
@@ -65,9 +65,9 @@ def test_what_is_no_pair(y):
 def test_clear_errors():
     y = np.array([0, 1])
     with pytest.raises(ValueError, match="labels are 0 to 0"):
-        error_analysis.by_class(y, y, ["only one"])
+        errors.by_class(y, y, ["only one"])
     for inside in (np.array([1, 0]), np.array([False, False]), np.array([True])):
         with pytest.raises(ValueError, match="'odd' must be a bool array of shape"):
-            error_analysis.by_slice(y, y, {"odd": inside})
+            errors.by_slice(y, y, {"odd": inside})
     with pytest.raises(ValueError, match=r"classes \[1\] have no image"):
-        error_analysis.label_errors(np.array([0, 0]), np.array([[0.5, 0.5], [0.2, 0.8]]))
+        errors.label_errors(np.array([0, 0]), np.array([[0.5, 0.5], [0.2, 0.8]]))

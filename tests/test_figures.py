@@ -4,7 +4,8 @@ import matplotlib
 import numpy as np
 import pytest
 
-from tlhelpers import calibration, evaluation, figures
+from tlhelpers import evaluation, figures
+from tlhelpers.evaluation import calibration
 
 matplotlib.use("Agg")
 

@@ -12,7 +12,7 @@ import nbformat
 import psutil
 import pytest
 
-from tlhelpers import claims
+from tlhelpers.course import claims
 from tools.numbers import bands, kernel, provenance, run, stamp
 from tools.numbers.kernel import Run, RunError
 from tools.numbers.provenance import ROOT
@@ -134,7 +134,7 @@ def test_a_command_that_cannot_be_run(tmp_path: Path, arguments: tuple[str, ...]
 
 MEASURED = """
 import os
-from tlhelpers import claims
+from tlhelpers.course import claims
 results = claims.over_seeds("01_n", PROFILE, MEASURE_FUNCTION, (0, 1), measure_missing=MEASURE)
 claims.record("n_x", results["x"], live=results.live["x"])
 """.strip()

@@ -1,10 +1,10 @@
-"""Behaviour of tlhelpers.profiles."""
+"""Behaviour of tlhelpers.course.profiles."""
 
 import dataclasses
 
 import pytest
 
-from tlhelpers import profiles
+from tlhelpers.course import profiles
 
 
 @pytest.mark.parametrize("name", ["smoke", "laptop", "gpu"])

@@ -1,10 +1,11 @@
-"""Behaviour of tlhelpers.resampling: by hand, coverage over 2,000 draws, no leak, errors."""
+"""Behaviour of tlhelpers.evaluation.resampling: by hand, coverage over 2,000 draws, no leak, errors."""
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from tlhelpers import evaluation, resampling
+from tlhelpers import evaluation
+from tlhelpers.evaluation import resampling
 
 DRAWS = 2000
 

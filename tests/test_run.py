@@ -15,9 +15,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import tiny
-from tlhelpers import cli, data, own_images, report
-from tlhelpers import run as pipeline
-from tlhelpers.report import Candidate, Outcome
+from tlhelpers import data
+from tlhelpers.app import cli, report
+from tlhelpers.app import run as pipeline
+from tlhelpers.app.report import Candidate, Outcome
+from tlhelpers.data import folder_check
 from tools import print_pdf
 
 COLOURS = {"blue": (40, 60, 200), "green": (50, 180, 60), "red": (210, 40, 50), "white": (225, 225, 225)}
@@ -103,7 +105,7 @@ def test_a_run_writes_a_report_and_models_that_agree(tmp_path):
     best = max(c.val_accuracy for c in outcome.candidates)
     assert outcome.chosen == next(c.name for c in outcome.candidates if c.val_accuracy == best)
     assert (out / "classes.txt").read_text().split() == ["blue", "green", "red"]
-    ds, _ = own_images.load(folder, tiny.SIZE)
+    ds, _ = folder_check.load(folder, tiny.SIZE)
     model = keras.models.load_model(out / "model.keras")
     shares = np.asarray(model.predict_on_batch(np.asarray(ds.x_test)))
     assert shares.sum(axis=1) == pytest.approx(1)
@@ -153,7 +155,7 @@ def test_whatever_wins_is_what_is_exported(tmp_path, monkeypatch, winner):
     monkeypatch.setattr(pipeline, "_candidate", rigged)
     outcome = work(folder, tmp_path / "report", epochs=3)
     assert outcome.chosen == winner
-    ds, _ = own_images.load(folder, tiny.SIZE)
+    ds, _ = folder_check.load(folder, tiny.SIZE)
     model = keras.models.load_model(tmp_path / "report" / "model.keras")
     shares = np.asarray(model.predict_on_batch(np.asarray(ds.x_val)))
     np.testing.assert_array_equal(shares.argmax(axis=1), seen[winner])
@@ -192,7 +194,7 @@ def test_the_same_seed_gives_the_same_report(tmp_path):
 def test_splits_inside_the_folder_are_used(tmp_path):
     for split, n, first in (("train", 9, 0), ("val", 4, 100), ("test", 5, 200)):
         fill(tmp_path / "set" / split, n=n, first=first)
-    ds, check = own_images.load(tmp_path / "set", 8)
+    ds, check = folder_check.load(tmp_path / "set", 8)
     assert check.shipped == ("train", "val", "test") or set(check.shipped) == {"train", "val", "test"}
     assert (len(ds.y_train), len(ds.y_val), len(ds.y_test)) == (27, 12, 15)
     assert all(name.startswith("test/") for name in check.files["test"])
@@ -201,7 +203,7 @@ def test_splits_inside_the_folder_are_used(tmp_path):
 
 def test_the_split_is_that_of_data_load(tmp_path):
     folder = fill(tmp_path / "colours", n=15)
-    ds, _ = own_images.load(folder, 8, seed=3)
+    ds, _ = folder_check.load(folder, 8, seed=3)
     same = data.load(folder, image_size=8, seed=3)
     for part in ("train", "val", "test"):
         np.testing.assert_array_equal(getattr(ds, f"x_{part}"), getattr(same, f"x_{part}"))
@@ -222,7 +224,7 @@ def test_corrupt_files_are_named_and_left_out(tmp_path, command):
     for name in ("red/empty.jpg: empty file", "red/notes.png: not an image", "blue/cut.png: "):
         assert name in text
     assert "0x" not in text.split("could not be read")[1][:2000]
-    _, check = own_images.load(folder, 8)
+    _, check = folder_check.load(folder, 8)
     assert sorted(check.unreadable) == ["blue/cut.png", "red/empty.jpg", "red/notes.png"]
     assert check.n_images == 36
     assert check.n_ignored == 1
@@ -243,7 +245,7 @@ def test_nothing_but_corrupt_files(tmp_path):
     for path in folder.rglob("*.png"):
         path.write_bytes(b"x")
     with pytest.raises(data.DataError, match=r"none of the 9 files could be read.*not an image"):
-        own_images.load(folder)
+        folder_check.load(folder)
 
 
 @pytest.mark.parametrize(
@@ -301,12 +303,12 @@ def test_huge_images(tmp_path, monkeypatch):
     folder = fill(tmp_path / "colours", n=6)
     Image.new("RGB", (9000, 7000), (200, 40, 50)).save(folder / "red" / "large.jpg", quality=30)
     picture(COLOURS["red"], 77).resize((400, 400)).save(folder / "red" / "bomb.png")
-    ds, check = own_images.load(folder, 8)
+    ds, check = folder_check.load(folder, 8)
     assert [7000, 9000] in check.sizes.tolist()
     assert not check.unreadable
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 60_000)  # Pillow refuses twice as many
     (folder / "red" / "large.jpg").unlink()
-    ds, check = own_images.load(folder, 8)
+    ds, check = folder_check.load(folder, 8)
     assert list(check.unreadable) == ["red/bomb.png"]
     assert "million pixels; save it smaller" in check.unreadable["red/bomb.png"]
     assert len(ds.y_train) + len(ds.y_val) + len(ds.y_test) == 18
@@ -320,7 +322,7 @@ def test_odd_modes_and_rotation_marks(tmp_path):
     turned = Image.Exif()
     turned[0x0112] = 6
     picture(COLOURS["red"], 90, size=(40, 10)).save(folder / "red" / "turned.jpg", exif=turned)
-    _, check = own_images.load(folder, 8)
+    _, check = folder_check.load(folder, 8)
     assert not check.unreadable
     assert [40, 10] in check.sizes.tolist()
 
@@ -334,7 +336,7 @@ def test_copies_do_not_cross_the_split(tmp_path):
     original = tmp_path / "set" / "test" / "red" / "200.png"
     (tmp_path / "set" / "train" / "red" / "copy.png").write_bytes(original.read_bytes())
     (tmp_path / "set" / "val" / "red" / "copy.png").write_bytes(original.read_bytes())
-    ds, check = own_images.load(tmp_path / "set", 8)
+    ds, check = folder_check.load(tmp_path / "set", 8)
     (found,) = check.copies
     assert found.exact
     assert found.names[0] == "test/red/200.png"
@@ -350,7 +352,7 @@ def test_pictures_saved_again_are_found(tmp_path):
     original = Image.open(folder / "blue" / "0.png")
     original.save(folder / "blue" / "again.jpg", quality=60)
     original.resize((100, 80)).save(folder / "blue" / "small.png")
-    _, check = own_images.load(folder, 8)
+    _, check = folder_check.load(folder, 8)
     (found,) = check.copies
     assert set(found.names) == {"blue/0.png", "blue/again.jpg", "blue/small.png"}
     assert not found.exact
@@ -361,7 +363,7 @@ def test_pictures_saved_again_are_found(tmp_path):
 def test_one_file_in_two_classes_is_left_out(tmp_path):
     folder = fill(tmp_path / "colours", n=10)
     (folder / "red" / "odd.png").write_bytes((folder / "blue" / "0.png").read_bytes())
-    _, check = own_images.load(folder, 8)
+    _, check = folder_check.load(folder, 8)
     assert set(check.left_out) == {"blue/0.png", "red/odd.png"}
     assert any("at least one label must be wrong" in note for note in check.notes())
 
@@ -370,7 +372,7 @@ def test_empty_pictures_are_not_all_copies(tmp_path):
     folder = fill(tmp_path / "colours", n=8)
     for i in range(3):
         Image.new("RGB", (20, 16), (200 + i, 40, 50)).save(folder / "red" / f"plain{i}.png")
-    _, check = own_images.load(folder, 8)
+    _, check = folder_check.load(folder, 8)
     assert not check.copies
 
 
@@ -451,14 +453,14 @@ def made_up(n_classes=3, n=60, temperature=2.5, **changes) -> tuple[Outcome, np.
     shares = np.exp(logits / temperature)
     names = tuple(f"class <{k}>" for k in range(n_classes))
     counts = {split: dict.fromkeys(names, n // n_classes) for split in ("train", "val", "test")}
-    check = own_images.FolderCheck(
+    check = folder_check.FolderCheck(
         name="pictures/",
         shipped=("train",),
         files={"test": tuple(f"{k}.png" for k in range(n))},
         counts=counts,
         unreadable={f"broken & {i}.png": "empty file" for i in range(14)},
         left_out={"b.png": "equal to a.png"},
-        copies=(own_images.Copies(("a.png", "b.png"), True, ("train",), names[:2]),),
+        copies=(folder_check.Copies(("a.png", "b.png"), True, ("train",), names[:2]),),
         sizes=np.array([[20, 30], [40, 10]]),
         n_ignored=1,
     )

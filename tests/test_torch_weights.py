@@ -1,4 +1,4 @@
-"""Behaviour of tlhelpers.torch_weights: tensors are read right, and everything else in a file is refused."""
+"""The reader of PyTorch weights: tensors are read right, and everything else in a file is refused."""
 
 import contextlib
 import io
@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tlhelpers import torch_weights
-from tlhelpers.torch_weights import WeightsFileError, read_state_dict
+from tlhelpers.backbones import _torch_weights
+from tlhelpers.backbones._torch_weights import WeightsFileError, read_state_dict
 
 # What to do must stand in every message.
 ADVICE = r"Install its package again, or take the file from its original source\."
@@ -98,7 +98,7 @@ def dumps(thing) -> bytes:
     return stream.getvalue()
 
 
-HEADER = dumps(torch_weights.MAGIC) + dumps(torch_weights.PROTOCOL) + dumps({"little_endian": True})
+HEADER = dumps(_torch_weights.MAGIC) + dumps(_torch_weights.PROTOCOL) + dumps({"little_endian": True})
 
 
 def content(tensors, *blocks) -> bytes:
@@ -143,7 +143,7 @@ def test_tensors_come_back_in_order(tmp_path):
 
 
 def test_the_real_file_is_read():
-    from tlhelpers import efficientnet_lite
+    from tlhelpers.backbones import efficientnet_lite
 
     path = efficientnet_lite.weights_file("efficientnet_lite0")
     assert path is not None
@@ -242,7 +242,7 @@ def test_every_truncation_is_an_error_of_ours(tmp_path):
             read(tmp_path, data[:length])
 
 
-@pytest.mark.parametrize("data", [dumps(1), dumps({}), dumps(torch_weights.MAGIC) + dumps(7)])
+@pytest.mark.parametrize("data", [dumps(1), dumps({}), dumps(_torch_weights.MAGIC) + dumps(7)])
 def test_wrong_magic_or_protocol(tmp_path, data):
     with pytest.raises(WeightsFileError, match=f"no PyTorch file of the format before version 1.6. {ADVICE}"):
         read(tmp_path, data + good())
@@ -257,7 +257,7 @@ def test_another_format(tmp_path, data):
 
 
 def test_big_endian_numbers(tmp_path):
-    header = dumps(torch_weights.MAGIC) + dumps(torch_weights.PROTOCOL) + dumps({"little_endian": False})
+    header = dumps(_torch_weights.MAGIC) + dumps(_torch_weights.PROTOCOL) + dumps({"little_endian": False})
     with pytest.raises(WeightsFileError, match="not little-endian"):
         read(tmp_path, header + dumps({}) + dumps([]))
 

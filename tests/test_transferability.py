@@ -1,10 +1,10 @@
-"""Behaviour of tlhelpers.transferability: by hand, the papers' invariances, stability, errors."""
+"""Behaviour of tlhelpers.evaluation.transferability: by hand, the papers' invariances, stability, errors."""
 
 import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from tlhelpers import transferability
+from tlhelpers.evaluation import transferability
 
 
 def task(n: int, d: int, k: int = 3, signal: float = 1.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -10,8 +10,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from tlhelpers.calibration import Reliability
 from tlhelpers.evaluation import t_interval
+from tlhelpers.evaluation.calibration import Reliability
 from tlhelpers.plots import METHODS
 
 _LINES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")  # Okabe and Ito (2008)

@@ -6,8 +6,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from tlhelpers._confusion import Confusion, confusion
 from tlhelpers.evaluation import t_interval
+from tlhelpers.evaluation.confusion import Confusion, confusion
 
 __all__ = ["METHODS", "Confusion", "compare", "confusion", "images", "style"]
 

@@ -145,7 +145,7 @@ def script_code(path: Path, root: Path = ROOT) -> str:
 
 
 def makers(path: Path, profile: str, root: Path = ROOT) -> dict[str, dict[str, str]]:
-    """Return what `tlhelpers.claims.over_seeds` needs to know, as it stands in ``TLHELPERS_CODE``.
+    """Return what `tlhelpers.course.claims.over_seeds` needs to know, as it stands in ``TLHELPERS_CODE``.
 
     Args:
         path: The notebook that is to be run.

@@ -219,7 +219,7 @@ class Reach:
 
     def _counted(self, unit: Unit, module: Module) -> ast.AST:
         """The part of a unit that counts: of the table of profiles, one entry."""
-        if not self.profile or PROFILES not in unit.binds or module.name != f"{PACKAGE}.profiles":
+        if not self.profile or PROFILES not in unit.binds or not module.name.endswith(".profiles"):
             return unit.node
         homes = [u for u, m in self.units.items() if m is self.home]
         asked = any(SEEDS in path for u in homes for paths in u.chains.values() for path in paths)

@@ -20,7 +20,7 @@ from typing import Any
 
 import filelock
 
-from tlhelpers import claims
+from tlhelpers.course import claims
 from tools.numbers import provenance
 from tools.numbers.kernel import PROFILES, RunError, execute, find
 from tools.numbers.provenance import RESULTS, ROOT, STORED, read_records

@@ -65,7 +65,7 @@ def names_recorded(path: Path) -> list[str]:
 def shown(claim: dict[str, Any], part: str = "") -> str:
     """Return a claim as the prose shows it.
 
-    The numbers come from the line that `tlhelpers.claims.record` printed, so that book and notebook agree.
+    The numbers come from the line that `claims.record` printed, so that book and notebook agree.
 
     Args:
         claim: A stored claim.

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tlhelpers import efficientnet_lite as lite
+from tlhelpers.backbones import efficientnet_lite as lite
 
 # family module of keras.applications -> (model name -> default input size in pixels)
 _APPLICATIONS: dict[str, dict[str, int]] = {

@@ -23,7 +23,8 @@ from typing import Any
 import filelock
 import numpy as np
 
-from tlhelpers import data, profiles
+from tlhelpers import data
+from tlhelpers.course import profiles
 from tlhelpers.evaluation import t_interval
 from tlhelpers.paths import atomic_path
 
@@ -140,7 +141,7 @@ class Measurements:
 def results_dir() -> Path | None:
     """Returns the folder with the course's measurements, or ``None`` where only the package is installed."""
     override = os.environ.get("TLHELPERS_RESULTS")
-    folder = Path(override) if override else Path(__file__).parents[1] / "benchmarks" / "results"
+    folder = Path(override) if override else Path(__file__).parents[2] / "benchmarks" / "results"
     return folder if folder.is_dir() else None
 
 

@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from tlhelpers import _class_folders, _splits, data
-from tlhelpers._pixels import decode, oriented_size
-from tlhelpers.image_folder import DEFAULT_SIZE, ImageFiles, open_images
+from tlhelpers import data
+from tlhelpers.data import _folders, _splits
+from tlhelpers.data._images import DEFAULT_SIZE, ImageFiles, open_images
+from tlhelpers.data._pixels import decode, oriented_size
 
 __all__ = ["Copies", "FolderCheck", "load"]
 
@@ -212,7 +213,7 @@ def load(
     for name, split, c in kept:
         by_class[split][c].append(name)
     try:
-        _class_folders.check_classes(by_class, where)
+        _folders.check_classes(by_class, where)
     except data.DataError as error:
         if not unreadable and not left_out:
             raise

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tlhelpers.calibration import _labelled
 from tlhelpers.evaluation import wilson_interval
+from tlhelpers.evaluation.calibration import _labelled
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from PIL import Image
 
-from tlhelpers import calibration, data, error_analysis, figures
-from tlhelpers._confusion import confusion
-from tlhelpers.calibration import CalibrationError
-from tlhelpers.evaluation import wilson_interval
-from tlhelpers.own_images import FolderCheck
+from tlhelpers import data, figures
+from tlhelpers.data.folder_check import FolderCheck
+from tlhelpers.evaluation import calibration, errors, wilson_interval
+from tlhelpers.evaluation.calibration import CalibrationError
+from tlhelpers.evaluation.confusion import confusion
 
 __all__ = ["Candidate", "Outcome", "html"]
 
@@ -129,7 +129,7 @@ def html(outcome: Outcome, x_test: np.ndarray | data.ImageSequence) -> str:
         x_test: The test images, uint8 (n, h, w, 3).
     """
     template = string.Template(
-        resources.files("tlhelpers").joinpath("report.html").read_text(encoding="utf-8")
+        resources.files("tlhelpers.app").joinpath("report.html").read_text(encoding="utf-8")
     )
     return template.substitute(
         title=_text(
@@ -261,7 +261,7 @@ def _choice(o: Outcome) -> str:
 
 def _test(o: Outcome) -> str:
     low, high = o.interval
-    found = error_analysis.by_class(o.y_test, o.predicted, o.class_names)
+    found = errors.by_class(o.y_test, o.predicted, o.class_names)
     table = _table(
         "Test images of each class, the hardest class first",
         ("class", "test images", "named rightly", "95 % interval", "right when it is named"),
@@ -312,7 +312,7 @@ def _confusions(o: Outcome, x_test: np.ndarray | data.ImageSequence) -> str:
 
 
 def _mistakes(o: Outcome, x_test: np.ndarray | data.ImageSequence) -> str:
-    wrong = error_analysis.confident_mistakes(o.y_test, o.probabilities)
+    wrong = errors.confident_mistakes(o.y_test, o.probabilities)
     if not len(wrong):
         return "<p>There are none: every test image was named rightly.</p>"
     worst = wrong[:SHOWN]

@@ -15,10 +15,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from tlhelpers import backbones, calibration, data, features, own_images, report, transfer
+from tlhelpers import backbones, data, features, transfer
+from tlhelpers.app import report
+from tlhelpers.app.report import Candidate, Outcome
 from tlhelpers.backbones import Backbone
-from tlhelpers.own_images import FolderCheck
-from tlhelpers.report import Candidate, Outcome
+from tlhelpers.data import folder_check
+from tlhelpers.data.folder_check import FolderCheck
+from tlhelpers.evaluation import calibration
 
 __all__ = ["run", "temperature"]
 
@@ -58,7 +61,7 @@ def run(
     (Guo et al., 2017). The test images are used once, at the end, with the exported model.
 
     Args:
-        folder: One folder a class, or train/, val/, test/ with class folders inside; see `own_images.load`.
+        folder: One folder a class, or train/, val/, test/ with class folders inside; see `folder_check.load`.
         out: A folder for ``report.html``, ``model.keras``, ``model.onnx`` and ``classes.txt``. Or a name that
             ends in ``.html``: then the other files lie beside it, under the same name. They appear
             when everything is done, the report last.
@@ -84,7 +87,7 @@ def run(
     with _staging(files, Path(out).expanduser()) as staged:
         with step("Looking through the images", None) as update:
             size = backbone.image_size if backbone else image_size
-            ds, check = own_images.load(folder, size, seed, lambda done, total: update(done))
+            ds, check = folder_check.load(folder, size, seed, lambda done, total: update(done))
         outcome, model = _train(ds, check, image_size, seed, epochs, mirror, backbone, border, step)
         with step("Exporting the model", None):
             predict, export = _export(model, outcome.temperature, ds, staged)

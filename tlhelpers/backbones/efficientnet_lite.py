@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from tlhelpers.torch_weights import read_state_dict
+from tlhelpers.backbones._torch_weights import read_state_dict
 
 # width multiplier, depth multiplier, input size of the original training
 VARIANTS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tlhelpers._errors import DataError
+from tlhelpers.data._errors import DataError
 
 __all__ = ["EXTENSIONS", "check_classes", "group", "visible", "wrapping_folder"]
 

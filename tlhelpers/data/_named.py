@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tlhelpers import _splits
-from tlhelpers._errors import DataUnavailableError
+from tlhelpers.data import _splits
+from tlhelpers.data._errors import DataUnavailableError
 
 __all__ = ["KERAS_SETS", "LOSSLESS", "NATIVE_SIZE", "Arrays", "digits", "from_keras"]
 

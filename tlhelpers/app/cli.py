@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tlhelpers import cache as disk
-from tlhelpers import doctor as doctor_checks
+from tlhelpers.app import doctor as doctor_checks
+from tlhelpers.features import cache as disk
 
 if TYPE_CHECKING:
-    from tlhelpers.report import Outcome
+    from tlhelpers.app.report import Outcome
 
 __all__ = ["app"]
 
@@ -110,7 +110,7 @@ def run(
     out = out or Path(f"{folder.resolve().name}_report")
     try:
         with console.status("Starting"):
-            from tlhelpers import run as pipeline
+            from tlhelpers.app import run as pipeline
             from tlhelpers.backbones import WeightsUnavailableError
 
         known = (ValueError, OSError, MemoryError, WeightsUnavailableError)

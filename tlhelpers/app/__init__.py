@@ -1,0 +1,1 @@
+"""The command `tlhelpers`: a classifier of your own images, its report, and what a machine lacks."""

@@ -21,7 +21,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 from _common import table, write
 
-from tlhelpers import backbones, data, evaluation, features, transfer
+from tlhelpers import backbones, data, evaluation, features, finetune, heads
 
 IMPORTS = time.perf_counter() - BEGIN
 
@@ -38,7 +38,7 @@ def ours(ds: data.Dataset, size: int, cold: bool) -> dict[str, float]:
         exported = time.perf_counter()
         f_train, f_val = features.extract(backbone, ds.x_train), features.extract(backbone, ds.x_val)
         extracted = time.perf_counter()
-        probe = transfer.linear_probe(f_train, ds.y_train, f_val, ds.y_val)
+        probe = heads.linear_probe(f_train, ds.y_train, f_val, ds.y_val)
         end = time.perf_counter()
         accuracy = evaluation.accuracy(ds.y_test, probe.predict(features.extract(backbone, ds.x_test)))
         if cold:
@@ -57,9 +57,9 @@ def recipe(ds: data.Dataset, size: int, epochs: int) -> dict[str, list[float]]:
     keras.utils.set_random_seed(0)
     start = time.perf_counter()
     backbone = backbones.load("efficientnet_lite0", image_size=size)
-    transfer.freeze(backbone)
+    finetune.freeze(backbone)
     layers = [keras.layers.RandomFlip("horizontal"), keras.layers.RandomRotation(0.1)]
-    model = transfer.build_classifier(
+    model = finetune.build_classifier(
         backbone, ds.n_classes, dropout=0.2, augmentation=keras.Sequential(layers)
     )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

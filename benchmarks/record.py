@@ -21,7 +21,7 @@ import keras
 import numpy as np
 from _common import table, write
 
-from tlhelpers import backbones, data, evaluation, features, transfer
+from tlhelpers import backbones, data, evaluation, features, finetune, heads, recipes
 
 LIMIT = 300.0
 N_HEAD = 5_000  # images that fit the head
@@ -60,16 +60,16 @@ def main() -> None:
         backbone = backbones.load("efficientnet_lite0", image_size=args.size)
         f_train = features.extract(backbone, ds.x_train[:N_HEAD])
         f_val = features.extract(backbone, ds.x_val)
-        probe = transfer.linear_probe(f_train, ds.y_train[:N_HEAD], f_val, ds.y_val)
-        model = transfer.build_classifier(backbone, ds.n_classes, head=probe.to_keras(), dropout=0.2)
+        probe = heads.linear_probe(f_train, ds.y_train[:N_HEAD], f_val, ds.y_val)
+        model = finetune.build_classifier(backbone, ds.n_classes, head=probe.to_keras(), dropout=0.2)
         lap("head")
-        transfer.freeze(backbone, up_to=f"block{args.frozen}")
+        finetune.freeze(backbone, up_to=f"block{args.frozen}")
         mirror = np.random.default_rng(0).random(len(ds.x_train)) < 0.5
         x_train = np.where(mirror[:, None, None, None], ds.x_train[:, :, ::-1], ds.x_train)
         unwatched = replace(ds, x_train=x_train, x_val=ds.x_val[:0], y_val=ds.y_val[:0])
-        top, activations = transfer.cached_trunk(model, backbone, unwatched)
+        top, activations = finetune.cached_trunk(model, backbone, unwatched)
         lap("trunk")
-        transfer.fine_tune(top, activations, transfer.Recipe(args.epochs, args.rate, args.batch))
+        finetune.fine_tune(top, activations, recipes.Recipe(args.epochs, args.rate, args.batch))
         lap("fine-tuning")
         kernel, bias = model.get_layer("head").get_weights()
         if args.trial:

@@ -20,7 +20,7 @@ import keras
 import numpy as np
 from _common import table, write
 
-from tlhelpers import backbones, data, evaluation, features, transfer
+from tlhelpers import backbones, data, evaluation, features, finetune, heads
 
 SIZE, BATCH = 96, 64
 DEPTHS = {f"block{k}": ("stem", *(f"block{i}" for i in range(1, k + 1))) for k in (3, 4, 5)}
@@ -31,9 +31,9 @@ def classifier(ds: data.Dataset, frozen: tuple[str, ...]) -> tuple[backbones.Bac
     keras.utils.set_random_seed(0)
     backbone = backbones.load("efficientnet_lite0", image_size=SIZE)
     f_train, f_val = features.extract(backbone, ds.x_train), features.extract(backbone, ds.x_val)
-    head = transfer.linear_probe(f_train, ds.y_train, f_val, ds.y_val).to_keras()
-    model = transfer.build_classifier(backbone, ds.n_classes, head=head)
-    transfer.freeze(backbone, frozen)
+    head = heads.linear_probe(f_train, ds.y_train, f_val, ds.y_val).to_keras()
+    model = finetune.build_classifier(backbone, ds.n_classes, head=head)
+    finetune.freeze(backbone, frozen)
     return backbone, model
 
 
@@ -54,7 +54,7 @@ def measure(ds: data.Dataset, name: str, rounds: int) -> dict:
     _, whole = classifier(ds, DEPTHS[name])
     backbone, split = classifier(ds, DEPTHS[name])
     start = time.perf_counter()
-    top, activations = transfer.cached_trunk(split, backbone, ds, cache=False)
+    top, activations = finetune.cached_trunk(split, backbone, ds, cache=False)
     found["trunk_seconds"] = time.perf_counter() - start
     x_whole = data.resize(ds.x_train, SIZE)
     for model in (whole, top):
@@ -66,7 +66,7 @@ def measure(ds: data.Dataset, name: str, rounds: int) -> dict:
         for _ in range(2):
             epoch(model, x, ds.y_train)  # the first builds the graph
         trained = whole if key == "whole" else split
-        found[f"{key}_val_accuracy"] = evaluation.accuracy(ds.y_val, transfer.predict(trained, ds.x_val))
+        found[f"{key}_val_accuracy"] = evaluation.accuracy(ds.y_val, finetune.predict(trained, ds.x_val))
     times = [
         (epoch(whole, x_whole, ds.y_train), epoch(top, activations.x_train, ds.y_train))
         for _ in range(rounds)

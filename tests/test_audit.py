@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from tlhelpers import audit, backbones, data, transfer
+from tlhelpers import audit, backbones, data, finetune, recipes
 
 SIZE = 32
 NETWORKS = ("vgg16", "resnet50", "efficientnet_lite0")
@@ -54,10 +54,10 @@ def networks() -> Callable[[str], SimpleNamespace]:
         if name not in built:
             backbone = backbones.load(name, SIZE, "imagenet" if name == "efficientnet_lite0" else None)
             bare = without_preprocessing(backbone)
-            model = transfer.build_classifier(backbone, 3)
+            model = finetune.build_classifier(backbone, 3)
             built[name] = SimpleNamespace(name=name, backbone=backbone, bare=bare, model=model)
         built[name].model.trainable = True
-        transfer.freeze(built[name].backbone)
+        finetune.freeze(built[name].backbone)
         return built[name]
 
     return get
@@ -87,7 +87,7 @@ def leaves(model: keras.Model) -> list[keras.layers.Layer]:
 def unfrozen_too_late(net):
     compiled(net.model).make_train_function()  # as fit does, and then, in its first step:
     net.model.optimizer.build(net.model.trainable_variables)
-    transfer.freeze(net.backbone, ())
+    finetune.freeze(net.backbone, ())
     return net.model, {}
 
 
@@ -115,7 +115,7 @@ def hidden_by_the_whole(net):
 
 
 def gradient_cut(net):
-    transfer.freeze(net.backbone, ())
+    finetune.freeze(net.backbone, ())
     return compiled(with_head(net, before=ops.stop_gradient)), {}
 
 
@@ -292,10 +292,10 @@ def test_a_frozen_base_with_a_head_passes(name, networks):
 def test_fine_tuning_as_the_course_does_it_passes(networks, capsys):
     """Before it, inside it, and after it, when the schedule has come down to a rate of zero."""
     net = networks("efficientnet_lite0")
-    transfer.freeze(net.backbone, ("stem", *(f"block{k}" for k in range(1, 7))))
+    finetune.freeze(net.backbone, ("stem", *(f"block{k}" for k in range(1, 7))))
     callback = audit.Callback(DS, base="fine-tuned", on_finding="raise")
-    transfer.fine_tune(
-        net.model, DS, transfer.Recipe(epochs=1, learning_rate=1e-3, batch_size=4), callbacks=[callback]
+    finetune.fine_tune(
+        net.model, DS, recipes.Recipe(epochs=1, learning_rate=1e-3, batch_size=4), callbacks=[callback]
     )
     assert callback.report.ok
     assert 0 < len(callback.report.parts[0].moved) < callback.report.parts[0].tensors
@@ -308,7 +308,7 @@ def test_fine_tuning_as_the_course_does_it_passes(networks, capsys):
 
 
 def test_a_small_network_from_scratch_passes():
-    model = compiled(transfer.small_cnn(SIZE, 3), keras.optimizers.Adam(0.01))
+    model = compiled(finetune.small_cnn(SIZE, 3), keras.optimizers.Adam(0.01))
     report = audit.check(model, DS)
     assert report.ok
     assert report.base is None
@@ -391,7 +391,7 @@ SLOW_FAMILIES |= {"inceptionresnetv2": 75, "efficientnetv2s": 32, "vgg19": 32, "
 
 def check_family(name: str, size: int) -> None:
     backbone = backbones.load(name, size, None)
-    model = transfer.build_classifier(backbone, 3)
+    model = finetune.build_classifier(backbone, 3)
     assert audit.check(model, (images(4, size), Y[:4])).ok
     assert audit.check(model, (images(4, size) / 255, Y[:4])).codes == ("preprocessing-twice",)
     bare = without_preprocessing(backbone)

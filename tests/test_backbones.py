@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from tlhelpers import backbones, transfer
+from tlhelpers import backbones, finetune
 from tlhelpers.backbones import WeightsUnavailableError
 from tlhelpers.backbones import efficientnet_lite as lite
 
@@ -383,11 +383,11 @@ def test_the_fingerprint_tells_networks_with_the_same_weights_apart():
 def test_the_fingerprint_is_the_same_after_freezing_and_building():
     backbone = numbered()
     before = backbone.fingerprint()
-    transfer.freeze(backbone, blocks=("conv",))
+    finetune.freeze(backbone, blocks=("conv",))
     assert backbone.fingerprint() == before
-    transfer.freeze(backbone)
+    finetune.freeze(backbone)
     assert backbone.fingerprint() == before
-    transfer.build_classifier(backbone, 3)
+    finetune.build_classifier(backbone, 3)
     assert backbone.fingerprint() == before
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tiny import SIZE, make_backbone
-from tlhelpers import backbones, data, features, transfer
+from tlhelpers import backbones, data, features, finetune
 from tlhelpers.course import comparison
 from tlhelpers.recipes import Recipe
 from tools.numbers import stored
@@ -46,7 +46,7 @@ def test_what_each_method_trains(setting):
     n = {m: comparison.METHODS[m](setting).n_trained for m in comparison.METHODS if m != "scratch"}
     backbone = make_backbone(5, filters=24)
     head = (backbone.n_features + 1) * 3
-    transfer.freeze(backbone, ())
+    finetune.freeze(backbone, ())
     blocks = sum(int(np.prod(w.shape)) for w in backbone.model.trainable_weights)
     assert n["probe"] == n["frozen_augmented"] == head
     assert n["depths"] > head
@@ -57,14 +57,14 @@ def test_what_each_method_trains(setting):
 
 def test_the_naive_recipe_has_no_warm_up_and_the_others_keep_theirs(setting, monkeypatch):
     followed = {}
-    plain = transfer.fine_tune
+    plain = finetune.fine_tune
 
     def noted(model, ds, recipe, **options):
         followed[current] = recipe
         assert not len(ds.y_val)
         return plain(model, ds, dataclasses.replace(recipe, epochs=1), **options)
 
-    monkeypatch.setattr(transfer, "fine_tune", noted)
+    monkeypatch.setattr(finetune, "fine_tune", noted)
     for current in ("naive", "full", "discriminative", "l2_sp", "scratch"):
         comparison.METHODS[current](setting)
     assert followed["full"] == setting.recipe

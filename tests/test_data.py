@@ -207,26 +207,7 @@ def test_seed_is_checked(seed, error):
         data.load("digits", seed=seed)
 
 
-# ---------------------------------------------------------------- few shot and counts
-
-
-@pytest.mark.parametrize("seed", [0, 5])
-def test_few_shot_is_balanced_nested_and_leaves_the_rest(seed):
-    ds = data.load("digits", n_train=400, n_val=50, n_test=60)
-    large = data.few_shot(ds, 8, seed)
-    for k in (1, 2, 5, 8):
-        small = data.few_shot(ds, k, seed)
-        assert np.bincount(small.y_train).tolist() == [k] * 10
-        assert np.array_equal(small.x_train, large.x_train[: 10 * k])
-        assert set(rows(small.x_train)) <= set(rows(ds.x_train))
-        assert small.x_val is ds.x_val
-        assert small.x_test is ds.x_test
-    assert "8 training images a class" in large.source
-
-
-def test_few_shot_says_which_class_is_too_small(folder):
-    with pytest.raises(ValueError, match=r"'emu' has \d training images"):
-        data.few_shot(data.load(folder), 10)
+# ---------------------------------------------------------------- counts
 
 
 def test_class_counts_include_absent_classes():
@@ -616,11 +597,6 @@ def test_lazy_decodes_nothing_until_it_is_asked(folder):
     assert len(ds.x_train[others]) == len(others)
     with pytest.raises(data.DataError, match=name):
         ds.x_train[places]
-
-
-def test_a_few_lazy_shots_are_an_array(folder):
-    small = data.few_shot(data.load(folder, lazy=True), 2)
-    assert np.array_equal(small.x_train, data.few_shot(data.load(folder), 2).x_train)
 
 
 def test_sets_that_come_as_arrays_are_arrays_all_the_same():

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from tlhelpers import backbones, data, features, transfer
+from tlhelpers import backbones, data, features, finetune
 from tlhelpers.backbones import Backbone
 from tlhelpers.features import cache as disk
 
@@ -402,24 +402,6 @@ def test_other_calibration_images_are_another_entry_and_none_are_those_of_x(tiny
     assert not ran
 
 
-def test_what_eight_bits_cost(tiny, monkeypatch):
-    """The difference of two probes, each on its own features; there are no test images to look at."""
-    ds = data.load("digits", n_train=60, n_val=60)
-    ds = data.Dataset(ds.x_train, ds.y_train, ds.x_val, ds.y_val, None, None, ds.class_names, ds.source)
-    loss = features.int8_loss(tiny, ds, taps=["conv", "last"])
-    best = []
-    for engine in ("onnx", "onnx-int8"):
-        f_train, f_val = (
-            features.extract(tiny, images, ["conv", "last"], engine, calibration=ds.x_train)
-            for images in (ds.x_train, ds.x_val)
-        )
-        best.append(max(transfer.linear_probe(f_train, ds.y_train, f_val, ds.y_val).val_accuracy.values()))
-    assert loss == pytest.approx(best[0] - best[1])
-    assert best[0] > 0.2  # more than chance, so that there is something to lose
-    assert abs(loss) < 0.2
-    assert n_entries() == 4
-
-
 # --- Taps ---
 
 
@@ -428,7 +410,7 @@ def test_several_depths(lite, lite_cache):
     assert taps == ("block3a_expand_relu", "block4a_expand_relu", "block6a_expand_relu", "last")
     sides = [lite.model.get_layer(name).output.shape[1] for name in taps[:-1]]
     assert sides == [16, 8, 4]  # of 64 pixels
-    network = features._tapped(lite, taps, pooled=True)
+    network = features.tapped(lite, taps, pooled=True)
     assert network.output_shape == (None, 144 + 240 + 672 + 1280)
 
 
@@ -647,9 +629,9 @@ def test_a_backbone_whose_layers_keras_numbers_finds_its_features(x, ran, cache)
 def test_freezing_changes_no_feature(x, ran):
     backbone = make_backbone()
     features.extract(backbone, x, engine="keras")
-    transfer.freeze(backbone, blocks=("conv",))
+    finetune.freeze(backbone, blocks=("conv",))
     features.extract(backbone, x, engine="keras")
-    transfer.build_classifier(backbone, 2)
+    finetune.build_classifier(backbone, 2)
     features.extract(backbone, x, engine="keras")
     assert sum(ran) == 5
 

@@ -43,11 +43,3 @@ def test_pareto_front():
     for bad in (([], []), ([1], [1, 2]), ([np.nan], [1])):
         with pytest.raises(ValueError, match="finite costs"):
             figures.pareto_front(*bad)
-
-
-def test_pareto_names_what_nothing_beats():
-    points = {"cheap": (1, 50), "good": (10, 90), "bad": (10, 40)}
-    ax, words = figures.pareto(points, "seconds", "accuracy (%)")
-    assert words.endswith("Nothing beats, from cheap to dear: cheap (1; 50), good (10; 90).")
-    assert {text.get_text() for text in ax.texts} == set(points)
-    assert ax.lines[0].get_xydata().tolist() == [[1, 50], [10, 90]]

@@ -119,61 +119,6 @@ def test_l2_sp_refuses_a_variable_as_its_own_start():
         losses.l2_sp(layer.trainable_weights, layer.trainable_weights)
 
 
-def held_model(alpha: float) -> tuple[keras.Model, np.ndarray]:
-    """Two layers; the first is held. Also the values that the first had when it was held."""
-    keras.utils.set_random_seed(0)
-    backbone = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)], name="backbone")
-    model = keras.Sequential([backbone, keras.layers.Dense(1)])
-    start = backbone.get_weights()[0].copy()
-    assert losses.add_l2_sp(backbone, alpha) == 2
-    model.compile(keras.optimizers.SGD(0.01), "mse")
-    return model, start
-
-
-def test_add_l2_sp_enters_the_losses_and_follows_the_weights():
-    model, start = held_model(alpha=0.5)
-    assert sum(float(x) for x in model.losses) == 0.0
-    kernel = model.layers[0].trainable_weights[0]
-    kernel.assign(start + 1.0)
-    assert sum(float(x) for x in model.losses) == pytest.approx(0.25 * 6, rel=1e-5)
-
-
-def test_add_l2_sp_holds_the_weights_in_fit():
-    if keras.backend.backend() not in ("tensorflow", "jax", "torch"):
-        pytest.skip("this backend cannot train")
-    x, y = features(0, (32, 3)), 10.0 * features(1, (32, 1))
-    moved = {}
-    for alpha in (0.0, 50.0):
-        model, start = held_model(alpha)
-        model.fit(x, y, epochs=20, verbose=0)
-        moved[alpha] = np.abs(model.layers[0].get_weights()[0] - start).max()
-    assert 0.0 < moved[50.0] < 0.2 * moved[0.0]
-
-
-def test_add_l2_sp_model_saves_without_the_penalty(tmp_path):
-    model, _ = held_model(alpha=1.0)
-    x = features(0, (4, 3))
-    model.save(tmp_path / "m.keras")
-    loaded = keras.models.load_model(tmp_path / "m.keras")
-    np.testing.assert_allclose(ops.convert_to_numpy(loaded(x)), ops.convert_to_numpy(model(x)), rtol=1e-6)
-    assert loaded.losses == []
-
-
-def test_add_l2_sp_refuses_a_layer_with_nothing_to_hold():
-    layer = keras.layers.Dense(2, name="head")
-    layer.build((None, 3))
-    layer.trainable = False
-    with pytest.raises(ValueError, match="'head' has no trainable weight"):
-        losses.add_l2_sp(layer, 1.0)
-
-
-def test_add_l2_sp_refuses_a_negative_alpha():
-    layer = keras.layers.Dense(2)
-    layer.build((None, 3))
-    with pytest.raises(ValueError, match="alpha is -1"):
-        losses.add_l2_sp(layer, -1.0)
-
-
 # ---------------------------------------------------------------- MMD
 
 

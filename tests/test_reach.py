@@ -245,9 +245,9 @@ def planted(text: str, function: str, line: str) -> str:
 @pytest.mark.parametrize(
     ("module", "function", "expected"),
     [
-        ("transferability", "logme", {"13_choosing_the_source"}),
-        ("calibration", "fit_temperature", {"12_errors_calibration", "14_your_own_images"}),
-        ("comparison", "l2_sp", {"08_comparison", "08_more"}),
+        ("evaluation/transferability", "logme", {"13_choosing_the_source"}),
+        ("evaluation/calibration", "fit_temperature", {"12_errors_calibration", "14_your_own_images"}),
+        ("course/comparison", "l2_sp", {"08_comparison", "08_more"}),
         ("losses", "mmd2", set()),
     ],
 )

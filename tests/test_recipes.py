@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tiny import make_backbone, make_dataset, moved, weights
-from tlhelpers import audit, data, recipes, transfer
+from tlhelpers import audit, data, finetune, recipes
 from tlhelpers.recipes import Recipe
 
 
@@ -19,8 +19,8 @@ def classifier(up_to: str | None = None) -> keras.Model:
     """A classifier of two blocks with the same weights each time; all but BatchNorm trainable."""
     backbone = make_backbone()
     keras.utils.set_random_seed(3)
-    model = transfer.build_classifier(backbone, 3)
-    transfer.freeze(backbone, () if up_to is None else None, up_to)
+    model = finetune.build_classifier(backbone, 3)
+    finetune.freeze(backbone, () if up_to is None else None, up_to)
     return model
 
 
@@ -72,7 +72,7 @@ def test_impossible_settings_are_named(wrong, word):
 def test_a_name_that_fits_no_layer_is_an_error():
     for recipe in (Recipe(rates={"blok1": 0.1}), Recipe(opens={"blok1": 1})):
         with pytest.raises(ValueError, match=r"blok1.*block1_conv"):
-            transfer.fine_tune(classifier(), make_dataset(), recipe)
+            finetune.fine_tune(classifier(), make_dataset(), recipe)
 
 
 def test_a_number_in_a_name_matches_as_a_whole_and_the_longer_name_counts():
@@ -121,7 +121,7 @@ def test_each_layer_moves_in_the_stated_ratio(make):
 def test_a_rate_of_zero_is_exactly_frozen():
     model = classifier()
     before = weights(model)
-    transfer.fine_tune(model, make_dataset(), Recipe(2, 0.1, 8, rates={"block1": 0}, weight_decay=0.1))
+    finetune.fine_tune(model, make_dataset(), Recipe(2, 0.1, 8, rates={"block1": 0}, weight_decay=0.1))
     assert moved(before, model) == {path for path in before if "block2_conv" in path or "head" in path}
 
 
@@ -174,7 +174,7 @@ def test_layers_open_when_the_recipe_says():
     snapshots = [weights(model)]
     note = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: snapshots.append(weights(model)))
     recipe = Recipe(4, 0.01, 8, cosine=False, opens={"block2": 1, "block1": 3})
-    transfer.fine_tune(model, make_dataset(), recipe, callbacks=[note])
+    finetune.fine_tune(model, make_dataset(), recipe, callbacks=[note])
     moving = [
         {path.split("/")[-2] for path in a if not np.array_equal(a[path], b[path])}
         for a, b in itertools.pairwise(snapshots)
@@ -192,12 +192,12 @@ def test_l2_sp_of_zero_is_plain_fine_tuning_and_a_large_one_is_the_linear_probe(
     recipe = Recipe(30, 0.01, 24, warmup=0, cosine=False, optimizer="sgd")
     plain, zero, held, probe = classifier(), classifier(), classifier(), classifier()
     start = weights(plain)
-    transfer.fine_tune(plain, ds, recipe)
-    transfer.fine_tune(zero, ds, dataclasses.replace(recipe, l2_sp=0.0))
-    transfer.fine_tune(held, ds, dataclasses.replace(recipe, l2_sp=50.0))
+    finetune.fine_tune(plain, ds, recipe)
+    finetune.fine_tune(zero, ds, dataclasses.replace(recipe, l2_sp=0.0))
+    finetune.fine_tune(held, ds, dataclasses.replace(recipe, l2_sp=50.0))
     for layer in probe.layers[:-1]:
         layer.trainable = False
-    transfer.fine_tune(probe, ds, recipe)
+    finetune.fine_tune(probe, ds, recipe)
     models = {"plain": plain, "zero": zero, "held": held, "probe": probe}
     after = {name: weights(model) for name, model in models.items()}
     for path in start:
@@ -223,27 +223,27 @@ def test_l2_sp_leaves_the_head_free_and_is_taken_off_afterwards():
     note = keras.callbacks.LambdaCallback(
         on_train_begin=lambda *_: seen.extend(v.path for v in model.trainable_weights if v.regularizer)
     )
-    transfer.fine_tune(model, make_dataset(), Recipe(1, 0.01, 8, l2_sp=0.1), callbacks=[note])
+    finetune.fine_tune(model, make_dataset(), Recipe(1, 0.01, 8, l2_sp=0.1), callbacks=[note])
     assert {path.split("/")[-2] for path in seen} == {"block1_conv", "block2_conv"}
     assert not any(v.regularizer for v in model.trainable_weights)
 
 
 def test_l2_sp_holds_what_is_above_a_cached_trunk_but_not_its_head():
     backbone = make_backbone()
-    model = transfer.build_classifier(backbone, 3)
-    transfer.freeze(backbone, up_to="block1")
-    top, cached = transfer.cached_trunk(model, backbone, make_dataset(), cache=False)
+    model = finetune.build_classifier(backbone, 3)
+    finetune.freeze(backbone, up_to="block1")
+    top, cached = finetune.cached_trunk(model, backbone, make_dataset(), cache=False)
     seen = []
     note = keras.callbacks.LambdaCallback(
         on_train_begin=lambda *_: seen.extend(v.path for v in top.trainable_weights if v.regularizer)
     )
-    transfer.fine_tune(top, cached, Recipe(1, 0.01, 8, l2_sp=0.1), callbacks=[note])
+    finetune.fine_tune(top, cached, Recipe(1, 0.01, 8, l2_sp=0.1), callbacks=[note])
     assert {path.split("/")[-2] for path in seen} == {"block2_conv"}
 
 
 def test_l2_sp_with_nothing_to_hold_is_an_error():
     with pytest.raises(ValueError, match="Nothing but the head is trainable"):
-        transfer.fine_tune(classifier(up_to="block2"), make_dataset(), Recipe(1, 0.01, 8, l2_sp=0.1))
+        finetune.fine_tune(classifier(up_to="block2"), make_dataset(), Recipe(1, 0.01, 8, l2_sp=0.1))
 
 
 # --- Averages ---
@@ -262,7 +262,7 @@ def test_averaging_ends_at_the_moving_average_of_the_weights():
         average = now if average is None else 0.5 * average + 0.5 * now
 
     note = keras.callbacks.LambdaCallback(on_train_batch_end=follow)
-    transfer.fine_tune(model, make_dataset(), Recipe(3, 0.05, 8, average=0.5), callbacks=[note])
+    finetune.fine_tune(model, make_dataset(), Recipe(3, 0.05, 8, average=0.5), callbacks=[note])
     found = next(w for p, w in weights(model).items() if p.endswith(path))
     np.testing.assert_allclose(found, average, rtol=1e-4, atol=1e-6)
 
@@ -281,12 +281,12 @@ class Interruption(keras.callbacks.Callback):
 def test_an_interrupted_training_goes_on(tmp_path):
     recipe = Recipe(5, 0.01, 24, opens={"block1": 3}, average=0.5)  # one step an epoch: order is nothing
     expected = classifier()
-    transfer.fine_tune(expected, make_dataset(), recipe)
+    finetune.fine_tune(expected, make_dataset(), recipe)
     with pytest.raises(KeyboardInterrupt):
-        transfer.fine_tune(classifier(), make_dataset(), recipe, resume=tmp_path, callbacks=[Interruption()])
+        finetune.fine_tune(classifier(), make_dataset(), recipe, resume=tmp_path, callbacks=[Interruption()])
     assert list(tmp_path.iterdir())
     found = classifier()
-    history = transfer.fine_tune(found, make_dataset(), recipe, resume=tmp_path)
+    history = finetune.fine_tune(found, make_dataset(), recipe, resume=tmp_path)
     assert history.epoch == [2, 3, 4]
     for path, value in weights(expected).items():
         np.testing.assert_allclose(weights(found)[path], value, rtol=1e-4, atol=1e-6, err_msg=path)
@@ -295,24 +295,24 @@ def test_an_interrupted_training_goes_on(tmp_path):
 def test_another_recipe_does_not_go_on_from_a_backup(tmp_path):
     recipe = Recipe(4, 0.01, 24)
     with pytest.raises(KeyboardInterrupt):
-        transfer.fine_tune(classifier(), make_dataset(), recipe, resume=tmp_path, callbacks=[Interruption()])
+        finetune.fine_tune(classifier(), make_dataset(), recipe, resume=tmp_path, callbacks=[Interruption()])
     other = dataclasses.replace(recipe, learning_rate=0.02)
-    history = transfer.fine_tune(classifier(), make_dataset(), other, resume=tmp_path)
+    history = finetune.fine_tune(classifier(), make_dataset(), other, resume=tmp_path)
     assert history.epoch == [0, 1, 2, 3]
-    history = transfer.fine_tune(classifier("block1"), make_dataset(), recipe, resume=tmp_path)
+    history = finetune.fine_tune(classifier("block1"), make_dataset(), recipe, resume=tmp_path)
     assert history.epoch == [0, 1, 2, 3]
 
 
 def test_a_saved_model_has_no_augmentation_and_gives_equal_answers(tmp_path):
     augmentation = keras.Sequential([keras.layers.RandomFlip("horizontal"), keras.layers.RandomRotation(0.1)])
-    model = transfer.build_classifier(make_backbone(), 3, dropout=0.2, augmentation=augmentation)
+    model = finetune.build_classifier(make_backbone(), 3, dropout=0.2, augmentation=augmentation)
     recipe = Recipe(1, 0.01, 8, rates={"block1": 0.1}, opens={"block2": 1}, l2_sp=0.1, average=0.9)
-    transfer.fine_tune(model, make_dataset(), recipe)
+    finetune.fine_tune(model, make_dataset(), recipe)
     x = data.resize(make_dataset().x_train, 8)
-    exported = transfer.for_inference(model)
+    exported = finetune.for_inference(model)
     assert any("random" in layer.name for layer in augmentation.layers)
     assert not any("random" in layer.name for layer in recipes.leaf_layers(exported))
-    assert any(layer.name == transfer.AUGMENTATION for layer in model.layers)
+    assert any(layer.name == finetune.AUGMENTATION for layer in model.layers)
     exported.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(loaded.predict(x, verbose=0), exported.predict(x, verbose=0))
@@ -325,11 +325,11 @@ def test_a_saved_model_has_no_augmentation_and_gives_equal_answers(tmp_path):
 def test_freezing_up_to_a_block_freezes_all_below_it():
     backbone = make_backbone()
     assert backbone.blocks == ("block1", "block2")
-    transfer.freeze(backbone, up_to="block1")
+    finetune.freeze(backbone, up_to="block1")
     assert {w.path.split("/")[0] for w in backbone.model.trainable_weights} == {"block2_conv"}
-    transfer.freeze(backbone, up_to="block2")
+    finetune.freeze(backbone, up_to="block2")
     assert not backbone.model.trainable_weights
-    transfer.freeze(backbone, ())
+    finetune.freeze(backbone, ())
     assert len(backbone.model.trainable_weights) == 4
 
 
@@ -337,9 +337,9 @@ def test_freezing_says_when_a_name_is_wrong():
     backbone = make_backbone()
     for options in ({"up_to": "block7"}, {"blocks": ("block1", "blok2")}):
         with pytest.raises(ValueError, match=r"blo(ck7|k2).*block1, block2"):
-            transfer.freeze(backbone, **options)
+            finetune.freeze(backbone, **options)
     with pytest.raises(ValueError, match="not both"):
-        transfer.freeze(backbone, ("block1",), up_to="block1")
+        finetune.freeze(backbone, ("block1",), up_to="block1")
 
 
 def test_the_audit_agrees_with_gradual_unfreezing():
@@ -348,12 +348,12 @@ def test_the_audit_agrees_with_gradual_unfreezing():
     recipe = Recipe(3, 1e-3, 8, opens={"block1": 2, "block2": 1})
     model = classifier()
     watch = audit.Callback(train, base="fine-tuned", on_finding="raise")
-    transfer.fine_tune(model, make_dataset(), recipe, callbacks=[watch])
+    finetune.fine_tune(model, make_dataset(), recipe, callbacks=[watch])
     assert watch.report.codes == ()
     never = dataclasses.replace(recipe, rates={"block1": 0.0, "block2": 0.0}, opens={})
     watch = audit.Callback(train, base="fine-tuned")
-    transfer.fine_tune(classifier(), make_dataset(), never, callbacks=[watch])
+    finetune.fine_tune(classifier(), make_dataset(), never, callbacks=[watch])
     assert "base-still" in watch.report.codes
     watch = audit.Callback(train, base="frozen")
-    transfer.fine_tune(classifier(), make_dataset(), recipe, callbacks=[watch])
+    finetune.fine_tune(classifier(), make_dataset(), recipe, callbacks=[watch])
     assert "base-moves" in watch.report.codes

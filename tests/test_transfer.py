@@ -1,4 +1,4 @@
-"""Behaviour of tlhelpers.transfer, on networks so small that each test takes a moment."""
+"""Behaviour of heads and fine-tuning, on networks so small that each test takes a moment."""
 
 import dataclasses
 import itertools
@@ -11,7 +11,7 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
 from tiny import SIZE, images, make_backbone, make_dataset, moved, weights
-from tlhelpers import backbones, data, features, transfer
+from tlhelpers import backbones, data, features, finetune, heads, recipes
 from tlhelpers.backbones import Backbone
 
 # --- The linear probe ---
@@ -31,8 +31,8 @@ def test_the_strength_is_chosen_on_the_validation_set(wanted):
     """Validation labels are what one of the strengths predicts, so that this one must win."""
     f, y = blobs(40, 3, noise=2.0)
     f_val, _ = blobs(200, 3, seed=1, noise=2.0)
-    alone = transfer.linear_probe(f, y, f_val, np.zeros(200, int), strengths=(wanted,))
-    probe = transfer.linear_probe(f, y, f_val, alone.predict(f_val), strengths=(1e-4, 1.0))
+    alone = heads.linear_probe(f, y, f_val, np.zeros(200, int), strengths=(wanted,))
+    probe = heads.linear_probe(f, y, f_val, alone.predict(f_val), strengths=(1e-4, 1.0))
     assert probe.strength == wanted
     assert probe.val_accuracy[wanted] == 1.0
     assert min(probe.val_accuracy.values()) < 1.0
@@ -41,7 +41,7 @@ def test_the_strength_is_chosen_on_the_validation_set(wanted):
 
 def test_of_equals_the_stronger_penalty_wins():
     f, y = blobs(60, 3, noise=0.01)
-    probe = transfer.linear_probe(f, y, f, y, strengths=(1.0, 0.1, 10.0))
+    probe = heads.linear_probe(f, y, f, y, strengths=(1.0, 0.1, 10.0))
     assert set(probe.val_accuracy) == {1.0, 0.1, 10.0}
     assert set(probe.val_accuracy.values()) == {1.0}
     assert probe.strength == 0.1
@@ -50,8 +50,8 @@ def test_of_equals_the_stronger_penalty_wins():
 def test_standardised_by_the_training_features_alone():
     f, y = blobs(60, 3)
     f_val, y_val = blobs(30, 3, seed=1)
-    probe = transfer.linear_probe(f, y, f_val, y_val, strengths=(0.1,))
-    far = transfer.linear_probe(f, y, 1000 * f_val + 7, y_val, strengths=(0.1,))
+    probe = heads.linear_probe(f, y, f_val, y_val, strengths=(0.1,))
+    far = heads.linear_probe(f, y, 1000 * f_val + 7, y_val, strengths=(0.1,))
     np.testing.assert_array_equal(probe.pipeline[0].mean_, f.mean(axis=0))
     np.testing.assert_allclose(probe.pipeline[0].scale_, f.std(axis=0))
     np.testing.assert_array_equal(probe.pipeline[1].coef_, far.pipeline[1].coef_)
@@ -64,7 +64,7 @@ def test_the_probe_as_a_keras_layer(classes):
     f, y = blobs(80, classes)
     f[:, 3] = 1.5  # a feature that never changes has no spread to divide by
     f = f.astype(np.float32)
-    probe = transfer.linear_probe(f, y, f, y)
+    probe = heads.linear_probe(f, y, f, y)
     layer = probe.to_keras()
     assert isinstance(layer, keras.layers.Dense)
     logits = layer(f)
@@ -75,7 +75,7 @@ def test_the_probe_as_a_keras_layer(classes):
     np.testing.assert_array_equal(np.asarray(logits).argmax(axis=1), predicted)
 
 
-@pytest.mark.parametrize("head", [transfer.linear_probe, transfer.mlp_head, transfer.knn_head])
+@pytest.mark.parametrize("head", [heads.linear_probe, heads.mlp_head, heads.knn_head])
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -121,8 +121,8 @@ def rings(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 def test_a_hidden_layer_parts_what_no_plane_parts():
     (f, y), (f_val, y_val) = rings(400), rings(100, seed=1)
-    head = transfer.mlp_head(f, y, f_val, y_val, hidden=64, dropout=0.0, batch_size=16)
-    linear = transfer.linear_probe(f, y, f_val, y_val)
+    head = heads.mlp_head(f, y, f_val, y_val, hidden=64, dropout=0.0, batch_size=16)
+    linear = heads.linear_probe(f, y, f_val, y_val)
     assert head.val_accuracy > 0.95 > 0.75 > max(linear.val_accuracy.values())
     labels, shares = head.predict(f_val), head.predict_proba(f_val)
     assert labels.shape == (100,)
@@ -148,7 +148,7 @@ def test_the_best_epoch_is_kept():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(keras.Model, "fit", watched)
-        head = transfer.mlp_head(f, y, f_val, y_val, hidden=16, epochs=60)
+        head = heads.mlp_head(f, y, f_val, y_val, hidden=16, epochs=60)
     assert len(seen) <= 60
     assert seen[-1] < max(seen)
     assert (
@@ -162,7 +162,7 @@ def test_five_epochs_without_an_improvement_end_the_training():
     with pytest.MonkeyPatch.context() as patch:
         fit = keras.Model.fit
         patch.setattr(keras.Model, "fit", lambda *a, **k: epochs.append(len((h := fit(*a, **k)).epoch)) or h)
-        head = transfer.mlp_head(f, y, f, y, hidden=64, dropout=0.0, epochs=100, batch_size=8)
+        head = heads.mlp_head(f, y, f, y, hidden=64, dropout=0.0, epochs=100, batch_size=8)
     assert head.val_accuracy == 1.0
     assert epochs[0] < 40
 
@@ -171,7 +171,7 @@ def test_a_hidden_layer_is_standardised_by_the_training_features_alone():
     f, y = blobs(60, 3)
     f[:, 3] = 1.5  # a feature that never changes has no spread to divide by
     f_val, y_val = blobs(30, 3, seed=1)
-    head = transfer.mlp_head(f, y, 1000 * f_val + 7, y_val, hidden=4, epochs=1)
+    head = heads.mlp_head(f, y, 1000 * f_val + 7, y_val, hidden=4, epochs=1)
     scale = head.model.layers[0]
     standard = np.asarray(scale(f.astype(np.float32)))
     spread = np.delete(standard, 3, axis=1)
@@ -184,7 +184,7 @@ def test_a_hidden_layer_is_standardised_by_the_training_features_alone():
 def test_a_seed_fixes_a_hidden_layer():
     (f, y), (f_val, y_val) = blobs(60, 3), blobs(30, 3, seed=1)
     first, same, other = (
-        transfer.mlp_head(f, y, f_val, y_val, hidden=8, epochs=2, seed=seed).predict_proba(f_val)
+        heads.mlp_head(f, y, f_val, y_val, hidden=8, epochs=2, seed=seed).predict_proba(f_val)
         for seed in (3, 3, 4)
     )
     np.testing.assert_array_equal(first, same)
@@ -195,9 +195,9 @@ def test_a_hidden_layer_as_the_head_of_a_classifier():
     backbone = make_backbone()
     x, y = images(30), np.arange(30) % 3
     features = backbone.model.predict(x, verbose=0)
-    head = transfer.mlp_head(features, y, features, y, hidden=8, epochs=2)
-    model = transfer.build_classifier(backbone, 3, head=head.to_keras())
-    np.testing.assert_array_equal(transfer.predict(model, x), head.predict(features))
+    head = heads.mlp_head(features, y, features, y, hidden=8, epochs=2)
+    model = finetune.build_classifier(backbone, 3, head=head.to_keras())
+    np.testing.assert_array_equal(finetune.predict(model, x), head.predict(features))
 
 
 # --- Neighbours ---
@@ -206,7 +206,7 @@ def test_a_hidden_layer_as_the_head_of_a_classifier():
 def test_neighbours_are_found_by_the_angle():
     f = np.array([[1.0, 0.0], [10.0, 1.0], [0.0, 1.0], [1.0, 10.0]])
     y = np.array([0, 0, 1, 1])
-    head = transfer.knn_head(f, y, f, y, ks=(1,))
+    head = heads.knn_head(f, y, f, y, ks=(1,))
     # nearer to the second class by distance, to the first one by angle
     assert head.predict(np.array([[0.5, 0.3], [0.03, 0.05]])).tolist() == [0, 1]
     np.testing.assert_array_equal(head.predict(1000 * f), y)
@@ -215,7 +215,7 @@ def test_neighbours_are_found_by_the_angle():
 
 def test_neighbours_vote():
     (f, y), (f_val, y_val) = blobs(60, 3, noise=2.0), blobs(45, 3, seed=1, noise=2.0)
-    head = transfer.knn_head(f, y, f_val, y_val)
+    head = heads.knn_head(f, y, f_val, y_val)
     assert set(head.val_accuracy) == {1, 5, 10, 20}
     assert head.val_accuracy[head.k] == max(head.val_accuracy.values())
     labels, shares = head.predict(f_val), head.predict_proba(f_val)
@@ -230,20 +230,20 @@ def test_neighbours_vote():
 def test_the_number_of_neighbours_is_chosen_on_the_validation_set(wanted):
     f, y = blobs(60, 3, noise=3.0)
     f_val, _ = blobs(200, 3, seed=1, noise=3.0)
-    alone = transfer.knn_head(f, y, f_val, np.zeros(200, int), ks=(wanted,))
-    head = transfer.knn_head(f, y, f_val, alone.predict(f_val), ks=(1, 9))
+    alone = heads.knn_head(f, y, f_val, np.zeros(200, int), ks=(wanted,))
+    head = heads.knn_head(f, y, f_val, alone.predict(f_val), ks=(1, 9))
     assert head.k == wanted
     assert head.val_accuracy[wanted] == 1.0 > min(head.val_accuracy.values())
 
 
 def test_of_equals_the_fewest_neighbours_win():
     f, y = blobs(60, 3, noise=0.01)
-    assert transfer.knn_head(f, y, f, y, ks=(10, 1, 5)).k == 1
+    assert heads.knn_head(f, y, f, y, ks=(10, 1, 5)).k == 1
 
 
 def test_no_more_neighbours_than_features():
     f, y = blobs(6, 3, noise=0.01)
-    head = transfer.knn_head(f, y, f, y, ks=(1, 5, 10, 20))
+    head = heads.knn_head(f, y, f, y, ks=(1, 5, 10, 20))
     assert set(head.val_accuracy) == {1, 5, 6}
 
 
@@ -252,7 +252,7 @@ def test_no_more_neighbours_than_features():
 
 def test_a_classifier_gives_logits_of_raw_images():
     backbone = make_backbone()
-    model = transfer.build_classifier(backbone, 3)
+    model = finetune.build_classifier(backbone, 3)
     x = images(5)
     logits = model.predict(x, verbose=0)
     assert logits.shape == (5, 3)
@@ -267,22 +267,22 @@ def test_a_trained_probe_as_head_predicts_as_the_probe():
     backbone = make_backbone()
     x, y = images(30), np.arange(30) % 3
     features = backbone.model.predict(x, verbose=0)
-    probe = transfer.linear_probe(features, y, features, y)
-    model = transfer.build_classifier(backbone, 3, head=probe.to_keras())
-    np.testing.assert_array_equal(transfer.predict(model, x), probe.predict(features))
+    probe = heads.linear_probe(features, y, features, y)
+    model = finetune.build_classifier(backbone, 3, head=probe.to_keras())
+    np.testing.assert_array_equal(finetune.predict(model, x), probe.predict(features))
 
 
 def test_a_head_of_another_width():
     with pytest.raises(ValueError, match="head gives 5 numbers, but there are 3 classes"):
-        transfer.build_classifier(make_backbone(), 3, head=keras.layers.Dense(5))
+        finetune.build_classifier(make_backbone(), 3, head=keras.layers.Dense(5))
 
 
 def test_augmentation_and_dropout_only_while_training():
     backbone, head, x = make_backbone(), keras.layers.Dense(3), images(4)
-    plain = transfer.build_classifier(backbone, 3, head=head)
+    plain = finetune.build_classifier(backbone, 3, head=head)
     noise = keras.layers.GaussianNoise(1.0, seed=0)
     for options in ({"augmentation": noise}, {"dropout": 0.5}):
-        model = transfer.build_classifier(backbone, 3, head=head, **options)
+        model = finetune.build_classifier(backbone, 3, head=head, **options)
         expected = plain.predict(x, verbose=0)
         np.testing.assert_array_equal(model.predict(x, verbose=0), expected)
         np.testing.assert_array_equal(model(x), plain(x))
@@ -292,31 +292,31 @@ def test_augmentation_and_dropout_only_while_training():
 
 def test_a_frozen_backbone_does_not_move_at_all():
     backbone = make_backbone()
-    model = transfer.build_classifier(backbone, 3)
-    transfer.freeze(backbone)
+    model = finetune.build_classifier(backbone, 3)
+    finetune.freeze(backbone)
     assert not backbone.model.trainable_weights
     before = weights(model)
-    transfer.fine_tune(model, make_dataset(), transfer.Recipe(epochs=2, learning_rate=0.1, batch_size=8))
+    finetune.fine_tune(model, make_dataset(), recipes.Recipe(epochs=2, learning_rate=0.1, batch_size=8))
     assert moved(before, model) == set(weights(model, "head"))
     assert len(weights(model, "head")) == 2
 
 
 def test_freezing_some_blocks_and_every_batch_normalisation():
     backbone = make_backbone()
-    model = transfer.build_classifier(backbone, 3)
-    transfer.freeze(backbone, blocks=("block1",))
+    model = finetune.build_classifier(backbone, 3)
+    finetune.freeze(backbone, blocks=("block1",))
     before = weights(model)
-    transfer.fine_tune(model, make_dataset(), transfer.Recipe(epochs=2, learning_rate=0.1, batch_size=8))
+    finetune.fine_tune(model, make_dataset(), recipes.Recipe(epochs=2, learning_rate=0.1, batch_size=8))
     assert moved(before, model) == set(weights(model, "head")) | set(weights(model, "block2_conv"))
 
 
 def test_statistics_of_frozen_batch_normalisation_do_not_move():
     backbone = make_backbone()
-    model = transfer.build_classifier(backbone, 3)
-    transfer.freeze(backbone, blocks=())
+    model = finetune.build_classifier(backbone, 3)
+    finetune.freeze(backbone, blocks=())
     before = weights(model)
     assert sum("moving" in path for path in before) == 4
-    transfer.fine_tune(model, make_dataset(), transfer.Recipe(epochs=2, learning_rate=0.1, batch_size=8))
+    finetune.fine_tune(model, make_dataset(), recipes.Recipe(epochs=2, learning_rate=0.1, batch_size=8))
     found = moved(before, model)
     assert set(weights(model, "conv")) <= found
     assert not any("_bn/" in path for path in found)
@@ -324,23 +324,23 @@ def test_statistics_of_frozen_batch_normalisation_do_not_move():
 
 def test_fine_tuning_compiles_anew_so_that_the_present_flags_count():
     backbone = make_backbone()
-    model = transfer.build_classifier(backbone, 3)
+    model = finetune.build_classifier(backbone, 3)
     ds = make_dataset()
-    transfer.freeze(backbone)
-    transfer.fine_tune(model, ds, transfer.Recipe(epochs=1, learning_rate=0.1, batch_size=8))
+    finetune.freeze(backbone)
+    finetune.fine_tune(model, ds, recipes.Recipe(epochs=1, learning_rate=0.1, batch_size=8))
     first = model.optimizer
-    transfer.freeze(backbone, blocks=())  # after the compilation
+    finetune.freeze(backbone, blocks=())  # after the compilation
     before = weights(backbone.model, "conv")
-    transfer.fine_tune(model, ds, transfer.Recipe(epochs=1, learning_rate=0.1, batch_size=8))
+    finetune.fine_tune(model, ds, recipes.Recipe(epochs=1, learning_rate=0.1, batch_size=8))
     assert moved(before, backbone.model) == set(before)
     assert model.optimizer is not first
     assert int(model.optimizer.iterations) == 3
 
 
 def test_the_learning_rate_warms_up_and_ends_at_zero():
-    model = transfer.small_cnn(SIZE, 3)
-    history = transfer.fine_tune(
-        model, make_dataset(), transfer.Recipe(epochs=4, learning_rate=0.01, batch_size=5, warmup=0.2)
+    model = finetune.small_cnn(SIZE, 3)
+    history = finetune.fine_tune(
+        model, make_dataset(), recipes.Recipe(epochs=4, learning_rate=0.01, batch_size=5, warmup=0.2)
     )
     steps = int(model.optimizer.iterations)
     assert steps == 20  # five steps an epoch: the last, smaller batch counts
@@ -361,16 +361,16 @@ def test_fine_tuning_resizes_and_learns():
     x = np.broadcast_to((40 + 170 * y)[:, None, None, None], (40, 12, 12, 3)).astype(np.uint8)
     ds = data.Dataset(x[:30], y[:30], x[30:], y[30:], None, None, ("dark", "bright"), "made")
     keras.utils.set_random_seed(1)
-    model = transfer.build_classifier(make_backbone(), 2)
-    history = transfer.fine_tune(model, ds, transfer.Recipe(epochs=8, learning_rate=0.03, batch_size=8))
+    model = finetune.build_classifier(make_backbone(), 2)
+    history = finetune.fine_tune(model, ds, recipes.Recipe(epochs=8, learning_rate=0.03, batch_size=8))
     assert history.history["loss"][-1] < history.history["loss"][0]
-    assert transfer.predict(model, x).tolist() == y.tolist()
+    assert finetune.predict(model, x).tolist() == y.tolist()
 
 
 def test_predict_resizes_and_gives_labels():
-    model = transfer.build_classifier(make_backbone(), 3)
+    model = finetune.build_classifier(make_backbone(), 3)
     x = images(7, 11)
-    found = transfer.predict(model, x, batch_size=3)
+    found = finetune.predict(model, x, batch_size=3)
     assert found.shape == (7,)
     assert found.dtype == np.int64
     expected = model.predict(data.resize(x, SIZE), verbose=0).argmax(axis=1)
@@ -381,7 +381,7 @@ def test_predict_resizes_and_gives_labels():
 
 
 def test_the_small_network_has_as_many_parameters_as_it_says():
-    model = transfer.small_cnn(32, 10)
+    model = finetune.small_cnn(32, 10)
     channels = [3, 24, 24, 48, 48, 96, 96]
     kernels = sum(9 * a * b for a, b in itertools.pairwise(channels))
     normalisation = sum(4 * c for c in channels[1:])
@@ -393,12 +393,12 @@ def test_the_small_network_has_as_many_parameters_as_it_says():
 
 def test_the_small_network_augments_only_while_training():
     keras.utils.set_random_seed(0)
-    plain = transfer.small_cnn(SIZE, 3)
-    model = transfer.small_cnn(SIZE, 3, augmentation=keras.layers.GaussianNoise(1.0, seed=0))
+    plain = finetune.small_cnn(SIZE, 3)
+    model = finetune.small_cnn(SIZE, 3, augmentation=keras.layers.GaussianNoise(1.0, seed=0))
     model.set_weights(plain.get_weights())
     x = images(3)
     np.testing.assert_array_equal(model.predict(x, verbose=0), plain.predict(x, verbose=0))
-    assert model.layers[1].name == transfer.AUGMENTATION  # in front of everything that learns
+    assert model.layers[1].name == finetune.AUGMENTATION  # in front of everything that learns
 
 
 # --- The frozen trunk, computed once ---
@@ -415,8 +415,8 @@ def classifier(**options) -> tuple[keras.Model, Backbone]:
     """A classifier whose first block is frozen; the same weights each time."""
     backbone = make_backbone()
     keras.utils.set_random_seed(5)
-    model = transfer.build_classifier(backbone, 3, **options)
-    transfer.freeze(backbone, blocks=("block1",))
+    model = finetune.build_classifier(backbone, 3, **options)
+    finetune.freeze(backbone, blocks=("block1",))
     return model, backbone
 
 
@@ -425,12 +425,12 @@ def test_training_above_a_cached_trunk_is_training_the_whole():
     ds = make_dataset()
     (whole, _), (model, backbone) = classifier(), classifier()
     before = weights(model)
-    recipe = transfer.Recipe(12, 0.01, batch_size=24)  # one step an epoch: order is nothing
-    expected = transfer.fine_tune(whole, ds, recipe).history
-    top, cached = transfer.cached_trunk(model, backbone, ds)
+    recipe = recipes.Recipe(12, 0.01, batch_size=24)  # one step an epoch: order is nothing
+    expected = finetune.fine_tune(whole, ds, recipe).history
+    top, cached = finetune.cached_trunk(model, backbone, ds)
     assert top.input_shape == (None, None, 4, 4, 4)
     assert moved(before, model) == set()
-    found = transfer.fine_tune(top, cached, recipe).history
+    found = finetune.fine_tune(top, cached, recipe).history
     for name in ("loss", "val_loss"):
         np.testing.assert_allclose(found[name], expected[name], rtol=2e-3)
     changed = {"head/kernel", "head/bias", "block2_conv/kernel", "block2_conv/bias"}
@@ -446,7 +446,7 @@ def test_training_above_a_cached_trunk_is_training_the_whole():
 def test_what_a_cached_trunk_returns():
     ds = make_dataset(size=12)
     model, backbone = classifier(dropout=0.5, augmentation=keras.layers.RandomFlip("horizontal"))
-    top, cached = transfer.cached_trunk(model, backbone, ds)
+    top, cached = finetune.cached_trunk(model, backbone, ds)
     trunk = keras.Model(backbone.model.input, backbone.model.get_layer("block1_relu").output)
     for name, n in (("x_train", 24), ("x_val", 6)):
         found = getattr(cached, name)
@@ -462,19 +462,19 @@ def test_what_a_cached_trunk_returns():
     np.testing.assert_allclose(
         top.predict(cached.x_val, verbose=0), model.predict(data.resize(ds.x_val, SIZE), verbose=0), atol=1e-2
     )
-    transfer.fine_tune(top, cached, transfer.Recipe(epochs=1, learning_rate=0.01))
-    np.testing.assert_array_equal(transfer.predict(model, ds.x_val), transfer.predict(top, cached.x_val))
+    finetune.fine_tune(top, cached, recipes.Recipe(epochs=1, learning_rate=0.01))
+    np.testing.assert_array_equal(finetune.predict(model, ds.x_val), finetune.predict(top, cached.x_val))
 
 
 @pytest.mark.usefixtures("by_keras")
 def test_images_and_activations_are_not_mixed_up():
     ds = make_dataset()
     model, backbone = classifier()
-    top, cached = transfer.cached_trunk(model, backbone, ds)
+    top, cached = finetune.cached_trunk(model, backbone, ds)
     with pytest.raises(ValueError, match=r"takes the activations of `cached_trunk`; this is uint8"):
-        transfer.predict(top, ds.x_val)
+        finetune.predict(top, ds.x_val)
     with pytest.raises(ValueError, match=r"takes images, uint8 \(n, h, w, 3\); this is float16"):
-        transfer.predict(model, cached.x_val)
+        finetune.predict(model, cached.x_val)
 
 
 @pytest.mark.usefixtures("by_keras")
@@ -483,12 +483,12 @@ def test_a_cached_trunk_may_be_cut_again():
     ds = make_dataset()
     model, backbone = classifier()
     fingerprint = backbone.fingerprint()
-    transfer.freeze(backbone, blocks=("block1", "block2"))
+    finetune.freeze(backbone, blocks=("block1", "block2"))
     with pytest.raises(ValueError, match="Every layer of the backbone is frozen"):
-        transfer.cached_trunk(model, backbone, ds)
-    transfer.freeze(backbone, blocks=("block1",))
+        finetune.cached_trunk(model, backbone, ds)
+    finetune.freeze(backbone, blocks=("block1",))
     for _ in range(2):
-        top, cached = transfer.cached_trunk(model, backbone, ds)
+        top, cached = finetune.cached_trunk(model, backbone, ds)
         np.testing.assert_allclose(
             top.predict(cached.x_val, verbose=0), model.predict(ds.x_val, verbose=0), atol=1e-2
         )
@@ -499,17 +499,17 @@ def test_a_cached_trunk_may_be_cut_again():
 def test_flips_are_computed_and_drawn():
     ds = make_dataset()
     model, backbone = classifier()
-    top, cached = transfer.cached_trunk(model, backbone, ds, flips=True)
-    plain = transfer.cached_trunk(model, backbone, ds)[1]
+    top, cached = finetune.cached_trunk(model, backbone, ds, flips=True)
+    plain = finetune.cached_trunk(model, backbone, ds)[1]
     assert cached.x_train.shape == (24, 2, 4, 4, 4)
     assert cached.x_val.shape == (6, 1, 4, 4, 4)
     np.testing.assert_array_equal(cached.x_train[:, :1], plain.x_train)
     mirrored = dataclasses.replace(ds, x_train=ds.x_train[:, :, ::-1])
     np.testing.assert_array_equal(
-        cached.x_train[:, 1:], transfer.cached_trunk(model, backbone, mirrored)[1].x_train
+        cached.x_train[:, 1:], finetune.cached_trunk(model, backbone, mirrored)[1].x_train
     )
     assert not np.array_equal(cached.x_train[:, 0], cached.x_train[:, 1])
-    history = transfer.fine_tune(top, cached, transfer.Recipe(epochs=2, learning_rate=0.01, batch_size=8))
+    history = finetune.fine_tune(top, cached, recipes.Recipe(epochs=2, learning_rate=0.01, batch_size=8))
     assert np.isfinite(history.history["val_loss"]).all()
 
 
@@ -523,10 +523,10 @@ def test_flips_of_images_that_stay_on_disk(tmp_path):
                 tmp_path / kind / f"{i}.png"
             )
     backbone = make_backbone()
-    model = transfer.build_classifier(backbone, 2)
-    transfer.freeze(backbone, blocks=("block1",))
+    model = finetune.build_classifier(backbone, 2)
+    finetune.freeze(backbone, blocks=("block1",))
     lazy, eager = (
-        transfer.cached_trunk(model, backbone, data.load(tmp_path, lazy=lazy), flips=True, cache=False)[1]
+        finetune.cached_trunk(model, backbone, data.load(tmp_path, lazy=lazy), flips=True, cache=False)[1]
         for lazy in (True, False)
     )
     np.testing.assert_array_equal(lazy.x_train, eager.x_train)
@@ -536,7 +536,7 @@ def test_flips_of_images_that_stay_on_disk(tmp_path):
 def test_training_streams_each_image_once_an_epoch_in_another_order():
     x = np.arange(23, dtype=np.uint8).reshape(23, 1)
     keras.utils.set_random_seed(0)
-    stream = transfer._stream((x, 10 * np.arange(23)), (x[:7], np.arange(7)), batch_size=5)
+    stream = finetune._stream((x, 10 * np.arange(23)), (x[:7], np.arange(7)), batch_size=5)
     assert not stream["shuffle"]  # `fit` has nothing left to shuffle
     epochs = []
     for _ in range(2):
@@ -551,19 +551,19 @@ def test_training_streams_each_image_once_an_epoch_in_another_order():
     np.testing.assert_array_equal(watched, x[:7])
     for part in ("x", "validation_data"):  # with the tuner, the end of an epoch waits for its thread
         assert stream[part].options().autotune.enabled is False
-    assert transfer._stream((x, x), None, batch_size=5)["validation_data"] is None
+    assert finetune._stream((x, x), None, batch_size=5)["validation_data"] is None
 
 
 def test_training_takes_arrays_on_other_backends(monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     x, y = images(4), np.arange(4)
-    assert transfer._stream((x, y), None, 2) == {"x": x, "y": y, "validation_data": None, "batch_size": 2}
+    assert finetune._stream((x, y), None, 2) == {"x": x, "y": y, "validation_data": None, "batch_size": 2}
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 1), (5,)])
 def test_one_of_the_views_is_drawn_while_training_and_the_first_else(shape):
     views = np.random.default_rng(0).normal(size=(200, 3, *shape)).astype(np.float32)
-    layer = transfer.RandomView()
+    layer = finetune.RandomView()
     for found in (layer(views), layer(views, training=False)):
         np.testing.assert_array_equal(found, views[:, 0])
     keras.utils.set_random_seed(0)
@@ -585,37 +585,37 @@ def test_a_trunk_that_ends_in_features():
     backbone = make_backbone()
     outputs = keras.layers.Dense(3, name="logits")(backbone.model.output)
     backbone = Backbone("tiny", SIZE, keras.Model(backbone.model.input, outputs, name="tiny"), "random")
-    model = transfer.build_classifier(backbone, 3)
-    transfer.freeze(backbone, blocks=("block",))
+    model = finetune.build_classifier(backbone, 3)
+    finetune.freeze(backbone, blocks=("block",))
     ds = make_dataset()
-    top, cached = transfer.cached_trunk(model, backbone, ds, flips=True)
+    top, cached = finetune.cached_trunk(model, backbone, ds, flips=True)
     assert cached.x_train.shape == (24, 2, 4)
     np.testing.assert_allclose(
         top.predict(cached.x_val, verbose=0), model.predict(ds.x_val, verbose=0), atol=1e-2
     )
-    transfer.fine_tune(top, cached, transfer.Recipe(epochs=1, learning_rate=0.01))
+    finetune.fine_tune(top, cached, recipes.Recipe(epochs=1, learning_rate=0.01))
 
 
 @pytest.mark.usefixtures("by_keras")
 def test_nothing_or_everything_frozen():
     model, backbone = classifier()
-    transfer.freeze(backbone)
+    finetune.freeze(backbone)
     with pytest.raises(ValueError, match=r"Every layer .* is frozen: train a head on extract\(backbone, x\)"):
-        transfer.cached_trunk(model, backbone, make_dataset())
-    transfer.freeze(backbone, blocks=())
+        finetune.cached_trunk(model, backbone, make_dataset())
+    finetune.freeze(backbone, blocks=())
     with pytest.raises(
-        ValueError, match=r"No layer is frozen below the first unfrozen one: call transfer\.freeze"
+        ValueError, match=r"No layer is frozen below the first unfrozen one: call finetune\.freeze"
     ):
-        transfer.cached_trunk(model, backbone, make_dataset())
+        finetune.cached_trunk(model, backbone, make_dataset())
 
 
 def check_cut(backbone: Backbone, model: keras.Model, blocks: tuple[str, ...], cut: str) -> None:
     """The trunk and the part above give what the whole gives."""
-    transfer.freeze(backbone, blocks)
-    assert transfer._cut(backbone) == cut
+    finetune.freeze(backbone, blocks)
+    assert finetune._cut(backbone) == cut
     ds = make_dataset(backbone.image_size)
     ds = dataclasses.replace(ds, x_train=ds.x_train[:2], y_train=ds.y_train[:2], x_val=ds.x_val[:3])
-    top, cached = transfer.cached_trunk(model, backbone, ds, cache=False)
+    top, cached = finetune.cached_trunk(model, backbone, ds, cache=False)
     found, expected = np.asarray(top(cached.x_val)), np.asarray(model(ds.x_val))
     assert np.ptp(expected, axis=0).max() > 0
     assert np.abs(found - expected).max() < 1e-2 * np.abs(expected).max()
@@ -642,19 +642,19 @@ def step_by_step(by_keras, monkeypatch):
 @pytest.mark.usefixtures("step_by_step")
 def test_cuts_through_a_network_with_shortcuts():
     backbone = backbones.load("efficientnet_lite0", image_size=32)
-    model = transfer.build_classifier(backbone, 3)
+    model = finetune.build_classifier(backbone, 3)
     for blocks, cut in LITE_CUTS.items():
         check_cut(backbone, model, blocks, cut)
-    transfer.freeze(backbone, blocks=())
+    finetune.freeze(backbone, blocks=())
     with pytest.raises(ValueError, match="No layer is frozen"):  # what prepares the pixels is no trunk
-        transfer._cut(backbone)
+        finetune._cut(backbone)
 
 
 @pytest.mark.usefixtures("step_by_step")
 def test_cuts_through_resnet50():
     keras.utils.set_random_seed(0)
     backbone = backbones.load("resnet50", image_size=32, weights=None)
-    model = transfer.build_classifier(backbone, 3)
+    model = finetune.build_classifier(backbone, 3)
     check_cut(backbone, model, ("conv1", "conv2", "conv3"), "conv3_block4_out")
     check_cut(backbone, model, ("conv1", "conv2", "conv3_block1", "conv3_block2_1"), "conv3_block1_out")
 
@@ -670,6 +670,6 @@ def test_a_cut_sees_steps_that_are_no_layers():
         x = keras.layers.Activation("tanh", name=f"{block}_tanh")(x)
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     backbone = Backbone("sums", SIZE, keras.Model(inputs, x, name="sums"), "random")
-    model = transfer.build_classifier(backbone, 3)
+    model = finetune.build_classifier(backbone, 3)
     check_cut(backbone, model, ("stem", "block1"), "block1_tanh")
     check_cut(backbone, model, ("stem", "block1", "block2"), "block2_tanh")

@@ -97,32 +97,3 @@ def pareto_front(cost: Sequence[float], value: Sequence[float]) -> np.ndarray:
         if not front or v[i] > v[front[-1]]:
             front.append(int(i))
     return np.array(front)
-
-
-def pareto(
-    points: Mapping[str, tuple[float, float]], xlabel: str, ylabel: str, ax: Axes | None = None
-) -> tuple[Axes, str]:
-    """Draws what things cost against what they are worth, and the line of those that nothing beats.
-
-    Args:
-        points: Name -> (cost, value).
-        xlabel: Label of the costs, with their unit.
-        ylabel: Label of the values, with their unit.
-        ax: Axes to draw on; ``None`` makes a figure.
-
-    Returns:
-        The axes, and the figure in words.
-    """
-    if ax is None:
-        _, ax = plt.subplots()
-    names = list(points)
-    cost, value = np.array([points[name] for name in names], float).T
-    front = pareto_front(cost, value)
-    ax.plot(cost[front], value[front], "-", color="#BBBBBB", zorder=1)
-    for i, name in enumerate(names):
-        color, marker = METHODS.get(name, (_LINES[i % 6], _MARKERS[i % 6]))
-        ax.plot(cost[i], value[i], marker, color=color, markersize=8)
-        ax.annotate(name, (cost[i], value[i]), (6, -12), textcoords="offset points", fontsize=9)
-    ax.set(xlabel=xlabel, ylabel=ylabel)
-    best = ", ".join(f"{names[i]} ({cost[i]:.3g}; {value[i]:.3g})" for i in front)
-    return ax, f"{ylabel} against {xlabel}, {len(names)} points. Nothing beats, from cheap to dear: {best}."

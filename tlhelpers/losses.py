@@ -86,33 +86,6 @@ class L2SP(keras.regularizers.Regularizer):
         return l2_sp([x], [self.start_weight], self.alpha)
 
 
-def add_l2_sp(layer: keras.layers.Layer, alpha: float) -> int:
-    """Adds the L2-SP penalty of a layer's trainable weights, as they are now, to the losses of its model.
-
-    Call it on the backbone after the pretrained weights are loaded and ``trainable`` is set, and before
-    ``compile``. ``fit`` then adds the penalty to the training loss. A regularizer that a weight had before is
-    replaced: L2-SP stands in for weight decay. The starting weights are not saved with the model.
-
-    Args:
-        layer: Backbone: a built layer or model.
-        alpha: Strength, 0 or more.
-
-    Returns:
-        Number of weight tensors that are held.
-
-    Raises:
-        ValueError: If the layer has no trainable weight, or ``alpha`` is negative.
-    """
-    if not layer.trainable_weights:
-        raise ValueError(
-            f"Layer {layer.name!r} has no trainable weight to hold. Build it and set trainable=True first "
-            "(a frozen backbone needs no L2-SP: it stays where it is)."
-        )
-    for variable in layer.trainable_weights:
-        variable.regularizer = L2SP(variable, alpha)
-    return len(layer.trainable_weights)
-
-
 def mmd2(z: Tensor, u: Tensor, bandwidth: float | Sequence[float] = 1.0, unbiased: bool = True) -> Tensor:
     """Squared maximum mean discrepancy between two samples of features.
 

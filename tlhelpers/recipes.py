@@ -12,7 +12,7 @@ OPTIMIZERS = ("adam", "sgd")
 
 @dataclass(frozen=True)
 class Recipe:
-    """All settings of a fine-tuning run; `tlhelpers.transfer.fine_tune` follows it.
+    """All settings of a fine-tuning run; `tlhelpers.finetune.fine_tune` follows it.
 
     Print two to see in what they differ; change one with `dataclasses.replace`. A layer is named by the
     beginning of its name: ``"block1"`` stands for ``block1_conv`` but not for ``block10_conv``, and of two

@@ -14,7 +14,7 @@ import optuna
 from filelock import FileLock, Timeout
 from optuna.trial import TrialState
 
-from tlhelpers import backbones, data, recipes, transfer
+from tlhelpers import backbones, data, finetune, recipes
 
 SAMPLERS = ("tpe", "random")
 
@@ -52,8 +52,8 @@ def range_test(
     between `steepest` and a third of `lowest`.
 
     Args:
-        model: As `transfer.fine_tune` takes it: whatever is trainable in it trains.
-        ds: Data set, or the activations of `transfer.cached_trunk`; its training images alone are used.
+        model: As `finetune.fine_tune` takes it: whatever is trainable in it trains.
+        ds: Data set, or the activations of `finetune.cached_trunk`; its training images alone are used.
         low: First rate.
         high: Last rate.
         steps: Steps, at least 10.
@@ -68,7 +68,7 @@ def range_test(
             f"A range test needs 0 < low < high and 10 steps or more; these are {low!r}, {high!r}, {steps!r}."
         )
     rates = np.geomspace(low, high, steps)
-    x, rng = transfer._inputs(model, ds.x_train), np.random.default_rng(seed)
+    x, rng = finetune.as_inputs(model, ds.x_train), np.random.default_rng(seed)
     before = model.get_weights()
     # A schedule: not on each backend does a compiled step see a rate that is assigned from outside.
     growing = keras.optimizers.schedules.ExponentialDecay(low, steps - 1, high / low)
@@ -267,7 +267,7 @@ def _alive(place: Path | None, worker: str | None) -> bool:
 class FineTuning:
     """An objective for `search`: fine-tunes with the proposed settings, and returns the validation accuracy.
 
-    The frozen part runs once for each depth (`transfer.cached_trunk`), but in every epoch with ``l2_sp``.
+    The frozen part runs once for each depth (`finetune.cached_trunk`), but in every epoch with ``l2_sp``.
     After each epoch the accuracy is reported, so that a pruner can give a trial up. The accuracy of the last
     epoch counts: no epoch is chosen.
 
@@ -362,8 +362,8 @@ class FineTuning:
         # The pull of L2-SP is defined on a whole classifier, not on the part above a trunk.
         whole = trained == len(blocks) or settings["l2_sp"] > 0
         flip = keras.layers.RandomFlip("horizontal") if settings["flips"] and whole else None
-        model = transfer.build_classifier(base, n_classes, head, settings["dropout"], flip)
-        transfer.freeze(base, blocks[: len(blocks) - trained])
+        model = finetune.build_classifier(base, n_classes, head, settings["dropout"], flip)
+        finetune.freeze(base, blocks[: len(blocks) - trained])
         for layer in recipes.leaf_layers(base.model):
             if any(recipes.begins(layer.name, block) for block in fresh):
                 layer.trainable = True  # its normalisation, too: it has no statistics yet
@@ -376,8 +376,8 @@ class FineTuning:
         )
         part, ds = model, self.ds
         if not whole:
-            part, ds = transfer.cached_trunk(model, base, self.ds, flips=bool(settings["flips"]))
-        history = transfer.fine_tune(part, ds, recipe, callbacks=callbacks)
+            part, ds = finetune.cached_trunk(model, base, self.ds, flips=bool(settings["flips"]))
+        history = finetune.fine_tune(part, ds, recipe, callbacks=callbacks)
         return model, float(history.history["val_accuracy"][-1])
 
     @property

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tlhelpers import backbones, data, features, transfer
+from tlhelpers import backbones, data, features, finetune, heads, recipes
 from tlhelpers.app import report
 from tlhelpers.app.report import Candidate, Outcome
 from tlhelpers.backbones import Backbone
@@ -29,7 +29,7 @@ __all__ = ["run", "temperature"]
 # called with the number of rounds done.
 Step = Callable[[str, int | None], Any]
 
-RECIPE = transfer.Recipe(epochs=4, learning_rate=3e-4)
+RECIPE = recipes.Recipe(epochs=4, learning_rate=3e-4)
 MAX_TUNED = 1920  # training images of fine-tuning: more would take more than minutes
 COMPARED = 32  # images on which the exported models are compared with the trained one
 PIECE = 512  # images whose features are computed between two signs of progress
@@ -129,8 +129,8 @@ def _train(
     with step("Training linear probes", None):
         # The last layer is the last of the taps.
         last = slice(f_train.shape[1] - backbone.n_features, None)
-        probe = transfer.linear_probe(f_train[:, last], ds.y_train, f_val[:, last], ds.y_val)
-        depths = transfer.linear_probe(f_train, ds.y_train, f_val, ds.y_val)
+        probe = heads.linear_probe(f_train[:, last], ds.y_train, f_val[:, last], ds.y_val)
+        depths = heads.linear_probe(f_train, ds.y_train, f_val, ds.y_val)
     seconds = time.perf_counter() - clock
     found = [
         (_candidate("linear probe", probe.predict(f_val[:, last]), ds, seconds), probe, f_val[:, last]),
@@ -139,10 +139,10 @@ def _train(
     best, head, f = max(found, key=lambda entry: entry[0].val_accuracy)  # of equals, the first
     logits = np.asarray(head.to_keras()(np.asarray(f)))
     if best.name == "several depths":
-        listening = replace(backbone, model=features._tapped(backbone, features.multi_taps(backbone), True))
-        model = transfer.build_classifier(listening, ds.n_classes, head.to_keras())
+        listening = replace(backbone, model=features.tapped(backbone, features.multi_taps(backbone), True))
+        model = finetune.build_classifier(listening, ds.n_classes, head.to_keras())
     else:
-        model = transfer.build_classifier(backbone, ds.n_classes, head.to_keras())
+        model = finetune.build_classifier(backbone, ds.n_classes, head.to_keras())
     candidates = [entry[0] for entry in found]
     if epochs:
         clock = time.perf_counter()
@@ -185,7 +185,7 @@ def _features(
 def _tuned(
     ds: data.Dataset,
     backbone: Backbone,
-    probe: transfer.LinearProbe,
+    probe: heads.LinearProbe,
     epochs: int,
     mirror: bool,
     border: str,
@@ -195,13 +195,13 @@ def _tuned(
     network = keras.models.clone_model(backbone.model)
     network.set_weights(backbone.model.get_weights())
     copy = replace(backbone, model=network)
-    model = transfer.build_classifier(copy, ds.n_classes, probe.to_keras(), dropout=0.2)
-    transfer.freeze(copy, up_to=border)
+    model = finetune.build_classifier(copy, ds.n_classes, probe.to_keras(), dropout=0.2)
+    finetune.freeze(copy, up_to=border)
     if len(ds.y_train) > MAX_TUNED:  # stratified, as each beginning of the training images is
         ds = replace(ds, x_train=ds.x_train[:MAX_TUNED], y_train=ds.y_train[:MAX_TUNED])
-    top, cached = transfer.cached_trunk(model, copy, ds, flips=mirror)
+    top, cached = finetune.cached_trunk(model, copy, ds, flips=mirror)
     watch = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: update(epoch + 1))
-    transfer.fine_tune(top, cached, replace(RECIPE, epochs=epochs), callbacks=[watch])
+    finetune.fine_tune(top, cached, replace(RECIPE, epochs=epochs), callbacks=[watch])
     return model, _in_batches(lambda x: _outputs(top, x), cached.x_val)
 
 
@@ -225,7 +225,7 @@ def _export(
         The function from images to probabilities that is in the ONNX file, or in the Keras file where there
         is no ONNX file; and what was checked, in words.
     """
-    inner = transfer.for_inference(model)
+    inner = finetune.for_inference(model)
     x = keras.layers.Rescaling(1 / temperature, name="temperature")(inner.output)
     final = keras.Model(inner.input, keras.layers.Softmax(name="probability")(x), name="classifier")
     images = np.asarray(ds.x_val[:COMPARED])

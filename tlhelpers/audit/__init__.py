@@ -102,7 +102,7 @@ _TEXTS: dict[str, tuple[str, str]] = {
     ),
     "statistics-move": (
         "Small batches replace the pretraining's statistics. fit overrides a training=False in the model.",
-        "Set trainable = False on each BatchNormalization layer, as transfer.freeze does, then compile.",
+        "Set trainable = False on each BatchNormalization layer, as finetune.freeze does, then compile.",
     ),
     "base-still": (
         "Only the head trains. The loss falls all the same, so nobody sees it.",

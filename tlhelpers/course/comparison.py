@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import keras
 import numpy as np
 
-from tlhelpers import backbones, data, evaluation, features, transfer
+from tlhelpers import backbones, data, evaluation, features, finetune, heads
 from tlhelpers.recipes import Recipe, discriminative_rates
 
 LARGER = {"efficientnet_lite0": "efficientnet_lite2"}  # of the same family, for `more_of_all`
@@ -60,7 +60,7 @@ def _n_trained(model: keras.Model) -> int:
 
 
 def _whole(model: keras.Model) -> Fitted:
-    return Fitted(lambda x: transfer.predict(model, x), _n_trained(model))
+    return Fitted(lambda x: finetune.predict(model, x), _n_trained(model))
 
 
 def _unwatched(ds: data.Dataset) -> data.Dataset:
@@ -71,15 +71,15 @@ def _unwatched(ds: data.Dataset) -> data.Dataset:
 def scratch(s: Setting) -> Fitted:
     """A small network from random weights, at the images' own size; it gets more passes than the others."""
     shift = keras.layers.RandomTranslation(0.1, 0.1, fill_mode="reflect")
-    model = transfer.small_cnn(s.ds.x_train.shape[1], s.ds.n_classes, keras.Sequential([*s.flip(), shift]))
+    model = finetune.small_cnn(s.ds.x_train.shape[1], s.ds.n_classes, keras.Sequential([*s.flip(), shift]))
     recipe = replace(s.recipe, epochs=SCRATCH_PASSES * s.recipe.epochs, learning_rate=1e-2)
-    transfer.fine_tune(model, _unwatched(s.ds), recipe)
+    finetune.fine_tune(model, _unwatched(s.ds), recipe)
     return _whole(model)
 
 
-def _probe(s: Setting, backbone: backbones.Backbone, taps: str = "last") -> transfer.LinearProbe:
+def _probe(s: Setting, backbone: backbones.Backbone, taps: str = "last") -> heads.LinearProbe:
     f_train, f_val = (features.extract(backbone, x, taps) for x in (s.ds.x_train, s.ds.x_val))
-    return transfer.linear_probe(f_train, s.ds.y_train, f_val, s.ds.y_val)
+    return heads.linear_probe(f_train, s.ds.y_train, f_val, s.ds.y_val)
 
 
 def _cached(s: Setting, taps: str) -> Fitted:
@@ -103,20 +103,20 @@ def frozen_augmented(s: Setting) -> Fitted:
     """A head on the frozen backbone, which runs in each pass on images that are changed at random."""
     backbone = s.load_backbone()
     shift = keras.layers.RandomTranslation(0.1, 0.1, fill_mode="reflect")
-    model = transfer.build_classifier(
+    model = finetune.build_classifier(
         backbone, s.ds.n_classes, dropout=0.2, augmentation=keras.Sequential([*s.flip(), shift])
     )
-    transfer.freeze(backbone)
-    transfer.fine_tune(model, _unwatched(s.ds), s.recipe)
+    finetune.freeze(backbone)
+    finetune.fine_tune(model, _unwatched(s.ds), s.recipe)
     return _whole(model)
 
 
 def _on_cached_trunk(s: Setting, up_to: str) -> keras.Model:
     backbone = s.load_backbone()
-    model = transfer.build_classifier(backbone, s.ds.n_classes, _probe(s, backbone).to_keras(), dropout=0.2)
-    transfer.freeze(backbone, up_to=up_to)
-    top, activations = transfer.cached_trunk(model, backbone, _unwatched(s.ds), flips=s.flips)
-    transfer.fine_tune(top, activations, s.recipe)
+    model = finetune.build_classifier(backbone, s.ds.n_classes, _probe(s, backbone).to_keras(), dropout=0.2)
+    finetune.freeze(backbone, up_to=up_to)
+    top, activations = finetune.cached_trunk(model, backbone, _unwatched(s.ds), flips=s.flips)
+    finetune.fine_tune(top, activations, s.recipe)
     return model
 
 
@@ -129,9 +129,9 @@ def _through_all(s: Setting, probe_first: bool, recipe: Recipe) -> Fitted:
     backbone = s.load_backbone()
     head = _probe(s, backbone).to_keras() if probe_first else None
     augmentation = keras.Sequential(s.flip()) if s.flips else None
-    model = transfer.build_classifier(backbone, s.ds.n_classes, head, 0.2, augmentation)
-    transfer.freeze(backbone, ())
-    transfer.fine_tune(model, _unwatched(s.ds), recipe)
+    model = finetune.build_classifier(backbone, s.ds.n_classes, head, 0.2, augmentation)
+    finetune.freeze(backbone, ())
+    finetune.fine_tune(model, _unwatched(s.ds), recipe)
     return _whole(model)
 
 

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,6 @@ __all__ = [
     "Dataset",
     "ImageSequence",
     "class_counts",
-    "few_shot",
     "load",
     "resize",
     "source_of",
@@ -215,32 +214,6 @@ def class_counts(y: NDArray[np.int64], class_names: tuple[str, ...]) -> dict[str
     return dict(
         zip(class_names, np.bincount(y.astype(np.int64), minlength=len(class_names)).tolist(), strict=True)
     )
-
-
-def few_shot(ds: Dataset, per_class: int, seed: int = 0) -> Dataset:
-    """`ds` with only `per_class` training images of each class. Validation and test stay the same.
-
-    For one seed a smaller set is the beginning of a larger one.
-
-    Args:
-        ds: A data set.
-        per_class: Training images of each class.
-        seed: Chooses which; 0 or larger.
-
-    Raises:
-        ValueError: A class has fewer training images; the message says which and how many.
-    """
-    per_class = _splits.check_count("per_class", per_class)
-    counts = class_counts(ds.y_train, ds.class_names)
-    scarce = min(counts, key=lambda name: counts[name])
-    if counts[scarce] < per_class:
-        raise ValueError(
-            f"per_class={per_class}, but the class {scarce!r} has {counts[scarce]} training images. "
-            "Ask for at most that, or load more with a larger n_train."
-        )
-    chosen = _splits.by_rank(ds.y_train, per_class, _splits.check_seed(seed))
-    source = f"{ds.source}; {per_class} training images a class"
-    return replace(ds, x_train=ds.x_train[chosen], y_train=ds.y_train[chosen], source=source)
 
 
 def _find(name_or_path: str | os.PathLike[str]) -> tuple[Path | None, str]:

@@ -1,4 +1,4 @@
-"""Seeded, stratified orders: the arithmetic under `data.load` and `data.few_shot`."""
+"""Seeded, stratified orders: the arithmetic under `data.load`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import operator
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["by_rank", "check_count", "check_seed", "choose", "cut_test_pool", "stratified_order"]
+__all__ = ["check_count", "check_seed", "choose", "cut_test_pool", "stratified_order"]
 
 Indices = NDArray[np.int64]
 
@@ -99,25 +99,6 @@ def stratified_order(labels: NDArray[np.int64], *seed: int) -> Indices:
             heapq.heappush(waiting, (-(-(j + 1) * n // size), ties[image], image))
         order[place] = heapq.heappop(waiting)[2]
     return order
-
-
-def by_rank(labels: NDArray[np.int64], per_class: int, *seed: int) -> Indices:
-    """`per_class` random images of each class; for one seed, fewer are a prefix of more.
-
-    Args:
-        labels: int64 (n,). Each class that occurs must have at least `per_class` images.
-        per_class: Images of each class.
-        seed: One or more whole numbers.
-
-    Returns:
-        int64 (classes * per_class,), positions: one image of each class, then a second one, and so on.
-    """
-    rng = np.random.default_rng(list(seed))
-    classes = _shuffled_classes(labels, rng)
-    rounds = np.stack([members[:per_class] for members in classes], axis=1)
-    # The classes come in another order in each round; drawn round by round, so that prefixes agree.
-    shuffled = [row[np.argsort(rng.random(len(row)), kind="stable")] for row in rounds]
-    return np.concatenate(shuffled)
 
 
 def cut_test_pool(labels: NDArray[np.int64], share: float) -> tuple[Indices, Indices]:

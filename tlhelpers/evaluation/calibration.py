@@ -115,7 +115,7 @@ def fit_temperature(y: np.ndarray, logits: np.ndarray) -> float:
         ValueError: If shapes or labels do not fit, or every prediction is a hit or every one a miss: then
             nothing bounds T.
     """
-    y, logits = _labelled(y, logits, "logits")
+    y, logits = labelled(y, logits, "logits")
     hits = logits.argmax(axis=1) == y
     if hits.all() or not hits.any():
         raise ValueError(
@@ -155,7 +155,7 @@ def log_probabilities(proba: np.ndarray) -> np.ndarray:
     return np.log(np.maximum(np.asarray(proba, float), np.finfo(float).tiny))
 
 
-def _labelled(y: np.ndarray, scores: np.ndarray, what: str) -> tuple[np.ndarray, np.ndarray]:
+def labelled(y: np.ndarray, scores: np.ndarray, what: str) -> tuple[np.ndarray, np.ndarray]:
     y, scores = np.asarray(y), np.asarray(scores, float)
     if scores.ndim != 2 or y.shape != (len(scores),) or len(y) == 0 or scores.shape[1] < 2:
         raise ValueError(
@@ -174,7 +174,7 @@ def _labelled(y: np.ndarray, scores: np.ndarray, what: str) -> tuple[np.ndarray,
 
 def _hits(y: np.ndarray, proba: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Whether each prediction is right, and its confidence; both ``(n,)``."""
-    y, proba = _labelled(y, proba, "probabilities")
+    y, proba = labelled(y, proba, "probabilities")
     if proba.min() < -1e-6 or np.abs(proba.sum(axis=1) - 1).max() > 1e-3:
         raise ValueError(
             "Each row of probabilities is 0 or more and sums to 1. Apply softmax to logits first."

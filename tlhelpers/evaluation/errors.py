@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tlhelpers.evaluation import wilson_interval
-from tlhelpers.evaluation.calibration import _labelled
+from tlhelpers.evaluation.calibration import labelled
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def confident_mistakes(y: np.ndarray, proba: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: If these are no labels with probabilities.
     """
-    y, proba = _labelled(y, proba, "probabilities")
+    y, proba = labelled(y, proba, "probabilities")
     wrong = np.flatnonzero(proba.argmax(axis=1) != y)
     return wrong[np.argsort(-proba.max(axis=1)[wrong], kind="stable")]
 
@@ -130,7 +130,7 @@ def label_errors(y: np.ndarray, proba: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: If these are no labels with probabilities, or a class has no image.
     """
-    y, proba = _labelled(y, proba, "probabilities")
+    y, proba = labelled(y, proba, "probabilities")
     k = proba.shape[1]
     missing = sorted(set(range(k)) - set(y.tolist()))
     if missing:

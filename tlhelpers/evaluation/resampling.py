@@ -11,7 +11,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-PROBE_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the penalty, as `tlhelpers.transfer` tries them
+PROBE_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the penalty, as `tlhelpers.heads` tries them
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def _fit(
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
     parts = StratifiedKFold(folds, shuffle=True, random_state=seed)
     name = "logisticregression__C"
-    with threadpool_limits(1):  # as in `transfer.linear_probe`
+    with threadpool_limits(1):  # as in `heads.linear_probe`
         if len(strengths) == 1:
             return probe.set_params(**{name: strengths[0]}).fit(f, y), strengths[0], float("nan")
         search = GridSearchCV(probe, {name: sorted(strengths)}, cv=parts).fit(f, y)

@@ -90,7 +90,7 @@ def extract(
             )
     _check_images(x)
     names = _names(backbone, taps)
-    network = _tapped(backbone, names, pooled)
+    network = tapped(backbone, names, pooled)
     row_shape = tuple(network.output.shape[1:])
     dtype = np.dtype(np.float32 if pooled else np.float16)
     if len(x) == 0:
@@ -165,28 +165,6 @@ def multi_taps(backbone: Backbone) -> tuple[str, ...]:
     return (*(last_of[depth] for depth in depths[:-1] if depth >= 2), "last")
 
 
-def int8_loss(backbone: Backbone, ds: data.Dataset, taps: str | Sequence[str] = "last") -> float:
-    """Returns the validation accuracy that `extract` in 8 bits costs a linear probe, as a fraction.
-
-    Both probes are trained and compared on their own features; the calibration takes training images.
-
-    Args:
-        backbone: From `tlhelpers.backbones.load`.
-        ds: Data set of the target task; its test images are not touched.
-        taps: As in `extract`.
-    """
-    from tlhelpers.transfer import linear_probe
-
-    best = {}
-    for engine in ("onnx", "onnx-int8"):
-        f_train, f_val = (
-            extract(backbone, images, taps, engine, calibration=ds.x_train)
-            for images in (ds.x_train, ds.x_val)
-        )
-        best[engine] = max(linear_probe(f_train, ds.y_train, f_val, ds.y_val).val_accuracy.values())
-    return best["onnx"] - best["onnx-int8"]
-
-
 def _check_images(x: Any) -> None:
     if isinstance(x, data.ImageSequence):
         return
@@ -220,7 +198,7 @@ def _places(backbone: Backbone, names: tuple[str, ...]) -> list[int]:
     return [position[name] for name in names]
 
 
-def _tapped(backbone: Backbone, names: tuple[str, ...], pooled: bool) -> keras.Model:
+def tapped(backbone: Backbone, names: tuple[str, ...], pooled: bool) -> keras.Model:
     """Returns the network from images to the outputs of the taps; it shares the backbone's weights."""
     model = backbone.model
     if names == ("last",) and pooled:

@@ -1,254 +1,18 @@
-"""Heads on frozen features, and fine-tuning."""
+"""Fine-tuning: a classifier on a backbone, what of it is frozen, and its training."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_limits
 
 from tlhelpers import data, features, losses, recipes
 from tlhelpers.backbones import Backbone
 from tlhelpers.recipes import Recipe
+from tlhelpers.streams import fit_arguments
 
 AUGMENTATION = "augmentation"  # the name of the layer that changes images while training
-
-# Inverse strengths of the L2 penalty that a linear probe tries, in scikit-learn's sense of C.
-PROBE_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-
-
-@dataclass(frozen=True)
-class LinearProbe:
-    """A multinomial logistic regression on standardised features.
-
-    Attributes:
-        pipeline: scikit-learn pipeline: `StandardScaler`, `LogisticRegression`.
-        strength: The chosen C, inverse to the L2 penalty.
-        val_accuracy: Accuracy on the validation features for each C tried, 0..1. The best of these is
-            optimistic.
-    """
-
-    pipeline: Pipeline
-    strength: float
-    val_accuracy: dict[float, float]
-
-    def predict(self, features: np.ndarray) -> np.ndarray:
-        """Returns labels, int64 ``(n,)``, of features ``(n, d)``."""
-        return self.pipeline.predict(features).astype(np.int64)
-
-    def predict_proba(self, features: np.ndarray) -> np.ndarray:
-        """Returns class probabilities ``(n, n_classes)`` of features ``(n, d)``."""
-        return self.pipeline.predict_proba(features)
-
-    def to_keras(self) -> keras.layers.Dense:
-        """Returns the probe as one built Dense layer, features ``(n, d)`` -> logits ``(n, n_classes)``.
-
-        Standardising is ``(f - m) / s``, and the regression is ``w f + b``; together they are one affine map
-        with the kernel ``w / s`` and the bias ``b - w m / s``. The softmax of these logits equals
-        `predict_proba`.
-        """
-        scaler, regression = self.pipeline[0], self.pipeline[1]
-        kernel = (regression.coef_ / scaler.scale_).T
-        bias = regression.intercept_ - regression.coef_ @ (scaler.mean_ / scaler.scale_)
-        if kernel.shape[1] == 1:  # two classes: scikit-learn keeps one row, the log odds of the second class
-            kernel, bias = np.hstack([0 * kernel, kernel]), np.concatenate([[0.0], bias])
-        layer = keras.layers.Dense(kernel.shape[1], name="head")
-        layer.build((None, kernel.shape[0]))
-        layer.set_weights([kernel.astype(np.float32), bias.astype(np.float32)])
-        return layer
-
-
-def linear_probe(
-    f_train: np.ndarray,
-    y_train: np.ndarray,
-    f_val: np.ndarray,
-    y_val: np.ndarray,
-    strengths: tuple[float, ...] = PROBE_STRENGTHS,
-) -> LinearProbe:
-    """Trains a linear classifier on frozen features; the L2 penalty is chosen on the validation features.
-
-    Args:
-        f_train: Features ``(n, d)``; their mean and spread standardise all features.
-        y_train: Labels 0..n_classes-1, ``(n,)``; each class occurs.
-        f_val: Validation features ``(m, d)``.
-        y_val: Validation labels ``(m,)``.
-        strengths: Values of C to try.
-
-    Raises:
-        ValueError: If shapes do not fit, a feature is not finite, or a class is missing.
-    """
-    _check_features(f_train, y_train, f_val, y_val)
-    fitted: dict[float, Pipeline] = {}
-    scores: dict[float, float] = {}
-    with threadpool_limits(1):  # the solver's steps are small: more threads made it four times slower
-        for strength in strengths:
-            pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=300))
-            fitted[strength] = pipeline.fit(f_train, y_train)
-            scores[strength] = float(np.mean(pipeline.predict(f_val) == y_val))
-    best = max(strengths, key=lambda c: (scores[c], -c))  # of equals, the stronger penalty
-    return LinearProbe(fitted[best], best, scores)
-
-
-@dataclass(frozen=True)
-class MLPHead:
-    """A network with one hidden layer on standardised features.
-
-    Attributes:
-        model: Features ``(n, d)`` -> logits ``(n, n_classes)``.
-        val_accuracy: Accuracy on the validation features in the epoch that was kept, 0..1; optimistic.
-    """
-
-    model: keras.Model
-    val_accuracy: float
-
-    def predict(self, features: np.ndarray) -> np.ndarray:
-        """Returns labels, int64 ``(n,)``, of features ``(n, d)``."""
-        return self.predict_proba(features).argmax(axis=1).astype(np.int64)
-
-    def predict_proba(self, features: np.ndarray) -> np.ndarray:
-        """Returns class probabilities ``(n, n_classes)`` of features ``(n, d)``."""
-        return keras.ops.convert_to_numpy(keras.ops.softmax(self.model(features, training=False)))
-
-    def to_keras(self) -> keras.Model:
-        """Returns the head as one layer, features ``(n, d)`` -> logits ``(n, n_classes)``."""
-        return self.model
-
-
-def mlp_head(
-    f_train: np.ndarray,
-    y_train: np.ndarray,
-    f_val: np.ndarray,
-    y_val: np.ndarray,
-    hidden: int = 256,
-    dropout: float = 0.5,
-    epochs: int = 40,
-    batch_size: int = 128,
-    seed: int = 0,
-) -> MLPHead:
-    """Trains a small network on frozen features, with AdamW; keeps its best epoch on the validation features.
-
-    Args:
-        f_train: Features ``(n, d)``; their mean and spread standardise all features.
-        y_train: Labels 0..n_classes-1, ``(n,)``; each class occurs.
-        f_val: Validation features ``(m, d)``.
-        y_val: Validation labels ``(m,)``.
-        hidden: Units of the hidden layer, with ReLU.
-        dropout: Share of the standardised features, and of the hidden units, dropped in training.
-        epochs: Most epochs; five without an improvement end the training.
-        batch_size: Features in one step.
-        seed: Of the initial weights, the dropout and the order.
-
-    Raises:
-        ValueError: As `linear_probe`.
-    """
-    _check_features(f_train, y_train, f_val, y_val)
-    keras.utils.set_random_seed(seed)
-    spread = f_train.std(axis=0)
-    scale = keras.layers.Normalization(
-        mean=f_train.mean(axis=0), variance=np.where(spread > 0, spread, 1) ** 2
-    )
-    model = keras.Sequential(
-        [
-            keras.Input(f_train.shape[1:]),
-            scale,
-            keras.layers.Dropout(dropout / 2),
-            keras.layers.Dense(hidden, activation="relu"),
-            keras.layers.Dropout(dropout),
-            keras.layers.Dense(int(y_train.max()) + 1),
-        ],
-        name="mlp_head",
-    )
-    model.compile(
-        keras.optimizers.AdamW(1e-3, weight_decay=1e-2),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
-    stop = keras.callbacks.EarlyStopping("val_accuracy", patience=5, mode="max", restore_best_weights=True)
-    stream = _stream((f_train, y_train), (f_val, y_val), batch_size)
-    history = model.fit(**stream, epochs=epochs, verbose=0, callbacks=[stop])
-    return MLPHead(model, float(max(history.history["val_accuracy"])))
-
-
-@dataclass(frozen=True)
-class KNNHead:
-    """The nearest training images, by the angle between their features.
-
-    Attributes:
-        neighbours: The fitted scikit-learn classifier; it takes features of length 1.
-        k: The chosen number of neighbours.
-        val_accuracy: Accuracy on the validation features for each number tried, 0..1.
-    """
-
-    neighbours: KNeighborsClassifier
-    k: int
-    val_accuracy: dict[int, float]
-
-    def predict(self, features: np.ndarray) -> np.ndarray:
-        """Returns labels, int64 ``(n,)``, of features ``(n, d)``."""
-        return self.neighbours.predict(_unit(features)).astype(np.int64)
-
-    def predict_proba(self, features: np.ndarray) -> np.ndarray:
-        """Returns the share of each class among the neighbours, ``(n, n_classes)``."""
-        return self.neighbours.predict_proba(_unit(features))
-
-
-def knn_head(
-    f_train: np.ndarray,
-    y_train: np.ndarray,
-    f_val: np.ndarray,
-    y_val: np.ndarray,
-    ks: tuple[int, ...] = (1, 5, 10, 20),
-) -> KNNHead:
-    """Classifies by the nearest training features; their number is chosen on the validation features.
-
-    Nothing is trained: this is the baseline that a head has to beat.
-
-    Args:
-        f_train: Features ``(n, d)``.
-        y_train: Labels 0..n_classes-1, ``(n,)``; each class occurs.
-        f_val: Validation features ``(m, d)``.
-        y_val: Validation labels ``(m,)``.
-        ks: Numbers of neighbours to try; larger ones than there are training features are lowered to that.
-
-    Raises:
-        ValueError: As `linear_probe`.
-    """
-    _check_features(f_train, y_train, f_val, y_val)
-    scores: dict[int, float] = {}
-    for k in sorted({min(k, len(f_train)) for k in ks}):
-        fitted = KNeighborsClassifier(k).fit(_unit(f_train), y_train)
-        scores[k] = float(np.mean(fitted.predict(_unit(f_val)) == y_val))
-    best = max(scores, key=lambda k: scores[k])
-    return KNNHead(KNeighborsClassifier(best).fit(_unit(f_train), y_train), best, scores)
-
-
-def _unit(features: np.ndarray) -> np.ndarray:
-    """Scales features to length 1, so that the nearest are those with the most similar direction."""
-    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-
-
-def _check_features(f_train: np.ndarray, y_train: np.ndarray, f_val: np.ndarray, y_val: np.ndarray) -> None:
-    for name, f, y in (("training", f_train, y_train), ("validation", f_val, y_val)):
-        if f.ndim != 2 or f.shape[1] != f_train.shape[1] or y.shape != (len(f),) or len(f) == 0:
-            raise ValueError(
-                f"The {name} features must be (n, d) with labels (n,), n > 0, and the same d; "
-                f"these are {f.shape} and {y.shape}."
-            )
-        if not np.isfinite(f).all():
-            raise ValueError(
-                f"The {name} features hold NaN or infinity. Look at the images and the backbone's weights."
-            )
-    classes = np.unique(y_train)
-    if len(classes) < 2 or not np.array_equal(classes, np.arange(len(classes))):
-        raise ValueError(
-            f"The training labels must be 0..n_classes-1, each present, at least two; these are {classes}."
-        )
 
 
 def build_classifier(
@@ -431,7 +195,7 @@ def _cut(backbone: Backbone) -> str:
         if crossing == {steps[cut].name} and isinstance(steps[cut], keras.layers.Layer):
             return steps[cut].name
     raise ValueError(
-        "No layer is frozen below the first unfrozen one: call transfer.freeze(backbone, up_to=...)."
+        "No layer is frozen below the first unfrozen one: call finetune.freeze(backbone, up_to=...)."
     )
 
 
@@ -461,8 +225,8 @@ def fine_tune(
     Returns:
         Keras' history, one entry an epoch; after an interruption, of the epochs since.
     """
-    watched = (_inputs(model, ds.x_val), ds.y_val) if len(ds.y_val) else None
-    train = (_inputs(model, ds.x_train), ds.y_train)
+    watched = (as_inputs(model, ds.x_val), ds.y_val) if len(ds.y_val) else None
+    train = (as_inputs(model, ds.x_train), ds.y_train)
     callbacks = list(callbacks or [])
     if resume is not None:
         callbacks.append(keras.callbacks.BackupAndRestore(_backup(Path(resume), model, train, recipe)))
@@ -484,7 +248,7 @@ def fine_tune(
         for variable, _ in held:
             variable.regularizer = losses.L2SP(variable, recipe.l2_sp)
     try:
-        stream = _stream(train, watched, recipe.batch_size)
+        stream = fit_arguments(train, watched, recipe.batch_size)
         return model.fit(**stream, epochs=recipe.epochs, verbose=verbose, callbacks=callbacks)
     finally:
         for variable, regularizer in held:
@@ -501,46 +265,16 @@ def _backup(folder: Path, model: keras.Model, train: tuple[np.ndarray, np.ndarra
     return folder / digest.hexdigest()[:16]
 
 
-def _stream(
-    train: tuple[np.ndarray, np.ndarray], val: tuple[np.ndarray, np.ndarray] | None, batch_size: int
-) -> dict[str, Any]:
-    """Returns what `fit` takes to train on arrays: on TensorFlow streams of batches, elsewhere the arrays.
-
-    Keras makes such streams of arrays by itself, but with the tuner of tf.data at work. The tuner's thread
-    sleeps for longer and longer, and the end of an epoch waits for it: epochs of 6 seconds took 10.
-    """
-    if keras.backend.backend() != "tensorflow":
-        return {"x": train[0], "y": train[1], "validation_data": val, "batch_size": batch_size}
-    import tensorflow as tf
-
-    untuned = tf.data.Options()
-    untuned.autotune.enabled = False
-
-    def batches(x: np.ndarray, y: np.ndarray, shuffled: bool) -> tf.data.Dataset:
-        with tf.device("CPU:0"):  # all images may be too many for a GPU
-            images, labels = tf.convert_to_tensor(x), tf.convert_to_tensor(y)
-        rows = tf.data.Dataset.range(len(x))
-        rows = rows.shuffle(len(x)) if shuffled else rows  # in another order in each epoch
-        picked = rows.batch(batch_size).map(lambda i: (tf.gather(images, i), tf.gather(labels, i)))
-        return picked.prefetch(2).with_options(untuned)
-
-    return {
-        "x": batches(*train, shuffled=True),
-        "validation_data": batches(*val, shuffled=False) if val else None,
-        "shuffle": False,  # done above
-    }
-
-
 def predict(model: keras.Model, x: np.ndarray | data.ImageSequence, batch_size: int = 64) -> np.ndarray:
     """Returns labels, int64 ``(n,)``, of images uint8 ``(n, h, w, 3)``, resized to the model's input."""
     found = [np.zeros(0, np.int64)]
     for start in range(0, len(x), batch_size):
-        logits = model.predict_on_batch(_inputs(model, x[start : start + batch_size]))
+        logits = model.predict_on_batch(as_inputs(model, x[start : start + batch_size]))
         found.append(np.asarray(logits).argmax(axis=1))
     return np.concatenate(found)
 
 
-def _inputs(model: keras.Model, x: np.ndarray | data.ImageSequence) -> np.ndarray:
+def as_inputs(model: keras.Model, x: np.ndarray | data.ImageSequence) -> np.ndarray:
     """Returns images resized to the model's input; activations of a trunk as they are."""
     takes_activations = len(model.input_shape) != 4
     if takes_activations and isinstance(x, np.ndarray) and x.dtype == np.float16:

@@ -1,0 +1,128 @@
+"""The package's plan: rooms in one order, nobody's private names used next door, no file too long to read."""
+
+import ast
+import functools
+import io
+import tokenize
+from pathlib import Path
+
+from tools.numbers import trees
+from tools.numbers.provenance import ROOT
+
+PACKAGE = ROOT / "tlhelpers"
+# From the bottom to the top: a room imports from rooms below it, never from beside or above.
+ORDER = (
+    {"paths", "streams"},
+    {"data"},
+    {"backbones", "losses", "recipes", "evaluation"},
+    {"features", "plots"},
+    {"heads", "figures"},
+    {"finetune"},
+    {"tuning"},
+    {"audit", "course", "app"},
+)
+LIMITS = {"audit": 1000, "app": 1500, "course": 400}  # code lines of a room
+
+
+def files() -> list[Path]:
+    """Return the modules of the package."""
+    found = sorted(PACKAGE.rglob("*.py"))
+    assert len(found) > 30
+    return found
+
+
+def room(dotted: str) -> str:
+    """Return the room of a module of the package; empty for the package itself."""
+    return [*dotted.split("."), ""][1]
+
+
+def module_name(path: Path) -> str:
+    """Return the dotted name of a file."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@functools.cache
+def imports(path: Path) -> list[tuple[str, str]]:
+    """Return what a module imports of the package: modules, each with the name in it or ``""``."""
+    module = trees.Module(module_name(path), path.read_text(encoding="utf-8"), path.name == "__init__.py")
+    found = []
+    for node in (n for u in module.units for n in [*u.imports, *u.inner_imports]):
+        for source in module.sources(node):
+            if source.split(".")[0] == "tlhelpers":
+                names = [alias.name for alias in node.names] if isinstance(node, ast.ImportFrom) else [""]
+                found += [(source, name) for name in names]
+    return [(f"{s}.{name}", "") if is_module(f"{s}.{name}") else (s, name) for s, name in found]
+
+
+def is_module(dotted: str) -> bool:
+    """Return whether a dotted name is a module of the package."""
+    path = ROOT.joinpath(*dotted.split("."))
+    return path.is_dir() or path.with_suffix(".py").is_file()
+
+
+def code_lines(path: Path) -> int:
+    """Return the lines of a file that hold code: no docstrings, comments, blank lines."""
+    text = path.read_text(encoding="utf-8")
+    lines: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type in (tokenize.NAME, tokenize.NUMBER, tokenize.STRING, tokenize.OP):
+            lines.update(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(ast.parse(text)):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and trees.is_docstring(node, body[0]):
+            lines -= set(range(body[0].lineno, body[0].end_lineno + 1))
+    return len(lines)
+
+
+def test_rooms_are_imported_in_one_order() -> None:
+    """Data flows one way, and nothing looks up at what stands on it."""
+    level = {name: number for number, names in enumerate(ORDER) for name in names}
+    assert {room(module_name(path)) for path in files()} - {""} == set(level)
+    seen, found = 0, []
+    for path in files():
+        here = room(module_name(path))
+        for source, _ in imports(path):
+            there = room(source)
+            if here and there and here != there:
+                seen += 1
+                if level[there] >= level[here]:
+                    found.append(f"{path.relative_to(ROOT)} imports {source}")
+    assert seen > 30
+    assert not found, "\n".join(found)
+
+
+def test_no_room_uses_anothers_private_names() -> None:
+    """What another room needs has a public name."""
+    found = []
+    for path in files():
+        here = room(module_name(path))
+        for source, name in imports(path):
+            private = any(part.startswith("_") for part in (*source.split("."), name))
+            if private and room(source) != here:
+                found.append(f"{path.relative_to(ROOT)} imports {source} {name}")
+        modules = {source.split(".")[-1] for source, name in imports(path) if not name}
+        for name, paths in trees.chains(ast.parse(path.read_text(encoding="utf-8"))).items():
+            used = sorted(chain[0] for chain in paths if chain and chain[0].startswith("_"))
+            if name in modules and used:
+                found.append(f"{path.relative_to(ROOT)} uses {name}.{used[0]}")
+    assert not found, "\n".join(found)
+
+
+def test_rooms_keep_their_budgets() -> None:
+    """Code lines, without docstrings, comments and blank lines."""
+    found: dict[str, int] = {}
+    for path in files():
+        here = room(module_name(path))
+        found[here] = found.get(here, 0) + code_lines(path)
+    assert min(found.values()) > 0
+    assert {name: found[name] for name, limit in LIMITS.items() if found[name] > limit} == {}
+
+
+def test_code_lines_are_counted(tmp_path: Path) -> None:
+    """A docstring, a comment and an empty line are none; a text that is used is."""
+    path = tmp_path / "a.py"
+    path.write_text(
+        '"""Doc.\n\nMore.\n"""\n\n# why\nx = """a\nb"""\n\n\ndef f():\n    """Doc."""\n    return x\n'
+    )
+    assert code_lines(path) == 4

@@ -172,15 +172,16 @@ def test_engines_agree_on_photographs(lite, lite_cache):
 
 FAMILIES = [next(iter(models)).lower() for models in backbones._APPLICATIONS.values()]
 ALL = bool(os.environ.get("TLHELPERS_ALL_BACKBONES"))
-SLOW_EXPORTS = ("inceptionresnetv2", "nasnetmobile", "convnexttiny")
+WEEKLY = {"inceptionresnetv2", "nasnetmobile", "convnexttiny", "inceptionv3", "densenet121", "xception"}
+WEEKLY |= {"resnet50v2", "efficientnetb0"}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", backbones.names() if ALL else FAMILIES)
 def test_engines_agree_on_every_family(name):
-    """One network of each family, weekly each network; those that are not exported fall back to Keras."""
-    if name in SLOW_EXPORTS and not ALL:
-        pytest.skip("takes about a minute: runs weekly, and where TLHELPERS_ALL_BACKBONES is set")
+    """Networks of some families, weekly each network; those that are not exported fall back to Keras."""
+    if name in WEEKLY and not ALL:
+        pytest.skip("takes half a minute: runs weekly, and where TLHELPERS_ALL_BACKBONES is set")
     keras.utils.set_random_seed(0)
     backbone = backbones.load(name, image_size=96, weights=None)
     images = crops(2, 96)

@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import nbformat
@@ -17,9 +16,9 @@ from tools.numbers.provenance import ROOT, is_exact
 NOTEBOOKS = kernel.notebooks()
 FOLDED = {"hide-input", "hide-cell", "remove-input", "remove-cell"}
 MAX_LINES_CELL, MAX_LINES, MAX_BYTES = 25, 300, 600_000
-SMOKE_SECONDS = 60.0
-# What takes 50 s alone takes longer on a shared machine, as those of CI are, and beside another test.
-SLACK = (2.0 if os.environ.get("CI") else 1.0) * (1.5 if os.environ.get("PYTEST_XDIST_WORKER") else 1.0)
+# Of the processor, all cores added up: 60 s of two cores. What else a machine does counts for nothing there;
+# a slow or shared core takes up to twice as long as those where this was measured.
+SMOKE_CPU_SECONDS = 120.0 * 2
 
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 
@@ -50,7 +49,7 @@ def test_there_are_chapters() -> None:
 @each
 @pytest.mark.slow
 def test_runs_in_smoke(path: Path, request: pytest.FixtureRequest, record_property) -> None:
-    """Each chapter runs once, in under a minute: by nbval where outputs are exact, else by papermill."""
+    """Each chapter runs once, in about a minute: by nbval where outputs are exact, else by papermill."""
     if is_exact(path):
         env = {**os.environ, "TL_PROFILE": "smoke", "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-m", "pytest", str(path), "--nbval-lax", "--nbval-current-env", "-q"]
@@ -62,18 +61,16 @@ def test_runs_in_smoke(path: Path, request: pytest.FixtureRequest, record_proper
             f"--rootdir={path.parent}",
         ]
         command += ["-c", os.devnull]
-        start = time.perf_counter()
-        done = subprocess.run(command, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-        seconds = time.perf_counter() - start
+        with kernel.Watch() as watch:
+            done = subprocess.run(command, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        seconds = sum(watch.cpu.values())
         assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
         assert re.search(r"\d+ passed", done.stdout), f"nbval ran no cell:\n{done.stdout[-2000:]}"
     else:
-        seconds = request.getfixturevalue("smoke_run")(path.stem).seconds
-    print(f"{path.stem}: {seconds:.1f} s in smoke")
-    record_property("seconds", round(seconds, 1))
-    assert seconds < SMOKE_SECONDS * SLACK, (
-        f"{path.stem} took {seconds:.0f} s in smoke; the limit is {SMOKE_SECONDS:.0f} s"
-    )
+        seconds = request.getfixturevalue("smoke_run")(path.stem).cpu_seconds
+    print(f"{path.stem}: {seconds:.1f} s of the processor in smoke")
+    record_property("cpu_seconds", round(seconds, 1))
+    assert 1 < seconds < SMOKE_CPU_SECONDS, f"{path.stem} took {seconds:.0f} s of the processor in smoke"
 
 
 def test_what_tensorflow_logs_to_stdout_is_noise_or_unfit() -> None:

@@ -49,6 +49,7 @@ class Run:
         profile: The profile.
         path: Where the executed notebook lies.
         seconds: Wall-clock time.
+        cpu_seconds: What the processor worked in the kernel and its children, all cores added up.
         peak_mb: Highest resident memory of the kernel and its children, in MB (10^6 bytes).
         claims: Claims that it recorded.
     """
@@ -57,6 +58,7 @@ class Run:
     profile: str
     path: Path
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     peak_mb: float = 0.0
     claims: list[dict[str, Any]] = field(default_factory=list)
 
@@ -83,16 +85,17 @@ def find(name: str, root: Path = ROOT) -> Path:
     return there[matches[0]]
 
 
-class PeakMemory:
-    """Samples the resident memory of this process's descendants while it is open."""
+class Watch:
+    """Samples memory and processor time of this process's descendants while it is open."""
 
     def __init__(self, interval: float = 0.2) -> None:
         self.interval = interval
         self.peak = 0
+        self.cpu: dict[int, float] = {}  # process -> seconds; those that have ended, too
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
 
-    def __enter__(self) -> "PeakMemory":
+    def __enter__(self) -> "Watch":
         self._thread.start()
         return self
 
@@ -107,6 +110,8 @@ class PeakMemory:
             for child in me.children(recursive=True):
                 with contextlib.suppress(psutil.Error):
                     total += child.memory_info().rss
+                    times = child.cpu_times()
+                    self.cpu[child.pid] = times.user + times.system
             self.peak = max(self.peak, total)
 
 
@@ -213,7 +218,7 @@ def execute(
         cell_seconds = CELL_SECONDS[profile] * (MEASURING if given.get("MEASURE") else 1)
     makers = provenance.makers(path, profile)
     start = time.perf_counter()
-    with environment(profile, makers, results), PeakMemory() as memory, warnings.catch_warnings():
+    with environment(profile, makers, results), Watch() as watch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             papermill.execute_notebook(
@@ -236,10 +241,11 @@ def execute(
         except DeadKernelError:
             raise RunError(
                 f"{where(path, run.path)}, or the one before: the kernel died. The usual reason is too "
-                f"little memory; it had used {stored.memory(memory.peak / 1e6)}"
+                f"little memory; it had used {stored.memory(watch.peak / 1e6)}"
             ) from None
     run.seconds = time.perf_counter() - start
-    run.peak_mb = memory.peak / 1e6
+    run.cpu_seconds = sum(watch.cpu.values())
+    run.peak_mb = watch.peak / 1e6
     notebook = nbformat.read(run.path, as_version=4)
     if not_ended := unfinished(notebook):
         raise RunError(f"{path.name}, {not_ended}")

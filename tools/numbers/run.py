@@ -7,6 +7,7 @@ and replace the stored ones in one step, so a failure leaves the stored notebook
 """
 
 import argparse
+import contextlib
 import datetime
 import json
 import os
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import nbformat
+import psutil
 import yaml
 
 from tools.numbers import bands, provenance, stored
@@ -198,6 +200,9 @@ def main() -> None:
     except RunError as error:
         sys.exit(f"FAILED: {error}")
     except KeyboardInterrupt:
+        for child in psutil.Process().children(recursive=True):  # a kernel would work on for nobody
+            with contextlib.suppress(psutil.Error):
+                child.kill()
         print(
             "\nSTOPPED: no outputs were stored; seeds that were measured to their end are kept.",
             file=sys.stderr,

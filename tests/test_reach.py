@@ -111,6 +111,21 @@ def test_an_import_by_a_computed_name_reaches_the_whole_package(tmp_path: Path) 
         ("BOX = [3]", True),
         ("del BOX[0]", True),
         ("a.f(BOX)", True),
+        ("a.f([BOX])", True),
+        ("a.f({'box': BOX})", True),
+        ("for one in BOX:\n    one.trainable = True", True),
+        ("other = BOX\nother.append(2)", True),
+        ("other = BOX[-1]\nother.trainable = False", True),
+        ("for one in (BOX, 3):\n    one.fit()", True),
+        ("getattr(BOX, 'append')(2)", True),
+        ("def freeze():\n    BOX.append(2)\nfreeze()", True),
+        ("def reseed(n):\n    keras.utils.set_random_seed(n)\nreseed(2)", True),
+        ("def put(n):\n    global BOX\n    BOX = n\nput(2)", True),
+        ("measure.rate = 2", True),
+        ("a.TABLE.update(x=1)", True),
+        ("%env KERAS_BACKEND=jax", True),
+        ("!touch file", True),
+        ("%time BOX.append(2)", True),
         ("other = a.f([BOX[0]], k=BOX)", True),
         ("for i in range(2):\n    BOX.append(i)", True),
         ("keras.utils.set_random_seed(0)", True),
@@ -129,8 +144,97 @@ def test_statements_that_may_change_what_is_reached(tmp_path: Path, cells: str, 
     write_package(tmp_path, a="def f(x, k=0):\n    return x\n")
     base = "import os\nimport keras\nfrom tlhelpers import a, plots\nBOX = [1, 2]\n"
     base += "def measure(seed):\n    return {'x': len(BOX) + seed}\n"
+    base, cells = f"{base}\n", ast.unparse(provenance.parse(cells))
     without, with_it = reached(tmp_path, base), reached(tmp_path, f"{base}{cells}\n")
     assert (without != with_it) == counts
+
+
+def measurement(tmp_path: Path, *cells: str, profile: str = "big") -> str:
+    """Return the hash of the measurements `x` of a notebook of these cells."""
+    path = tmp_path / "01_n.ipynb"
+    code = [{"cell_type": "code", "metadata": {}, "source": cell} for cell in cells]
+    path.write_text(json.dumps({"cells": code}), encoding="utf-8")
+    return provenance.measurement_code(path, profile, tmp_path)["x"]
+
+
+CALL = "claims.over_seeds('x', 'big', {}, (0,))"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (["K = 1\ndef f(n): return n", CALL.format("lambda seed: f(1)")], "lambda seed: f(2)"),
+        (["def f(n, s): return n", CALL.format("partial(f, 1)")], "partial(f, 2)"),
+        (["class E:\n    def m(self, s): return 1", CALL.format("E(1).m")], "E(2).m"),
+    ],
+)
+def test_what_is_handed_to_over_seeds_counts_itself(tmp_path: Path, before: list[str], after: str) -> None:
+    """A lambda, a partial, a bound method: their text is code, too."""
+    write_package(tmp_path)
+    cells = ["from functools import partial\nfrom tlhelpers.course import claims", *before]
+    assert measurement(tmp_path, *cells) != measurement(tmp_path, *cells[:-1], CALL.format(after))
+
+
+def test_what_stands_below_does_not_count_but_order_above_does(tmp_path: Path) -> None:
+    """A notebook runs from the top; a function that is defined twice is used as it was when it was called."""
+    write_package(tmp_path)
+    cells = ["BOX = [1]", "def measure(seed): return len(BOX)", CALL.format("measure")]
+    base = measurement(tmp_path, *cells)
+    assert measurement(tmp_path, *cells, "BOX.append(2)") == base
+    assert measurement(tmp_path, *cells[:-1], "BOX.append(2)", cells[-1]) != base
+    first, second = "def f(): return 1", "def f(): return 2"
+    use = "X = f()\ndef measure(seed): return X"
+    orders = [(first, use, second), (first, second, use), (second, first, use)]
+    assert len({measurement(tmp_path, *order, CALL.format("measure")) for order in orders}) == 3
+
+
+@pytest.mark.parametrize(
+    "cell", ["def go(fn): return claims.over_seeds('x', 'big', fn, (0,))\ngo(len)", CALL.format("missing")]
+)
+def test_a_measurement_that_cannot_be_followed_is_refused(tmp_path: Path, cell: str) -> None:
+    """Inside a function nobody can tell what is measured."""
+    write_package(tmp_path)
+    with pytest.raises(ValueError, match="at the top level"):
+        measurement(tmp_path, cell)
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("x = ('a %d'\n  % K)", "x = 'a %d' % K"),
+        ('x = """a\n!b\n%c"""', "x = 'a\\n!b\\n%c'"),
+        ("%matplotlib inline\nx = 1", "get_ipython('%matplotlib inline')\nx = 1"),
+        ("if 1:\n    !pip install \\\n  x\n", "if 1:\n    get_ipython('!pip install   x')"),
+        ("x = !ls", "x = get_ipython('!ls')"),
+        ("len?", "get_ipython('len?')"),
+        ("%%time\nx = 1", "x = 1"),
+        ("%%html\n<b>", "get_ipython('%%html\\n<b>')"),
+        ("%time x = 1", "x = 1"),
+    ],
+)
+def test_lines_of_ipython_are_read(text: str, same: str) -> None:
+    """Commands become calls, and nothing else is mistaken for one."""
+    assert trees.canonical(provenance.parse(text)) == trees.canonical(ast.parse(same))
+
+
+def test_names_of_comprehensions_are_their_own_on_every_python() -> None:
+    """Since 3.12 Python runs them in the scope around them."""
+    unit = trees.unit_of(
+        ast.parse("y = [k for k in A] + [j for i in {B for B in C} for j in {v: w for v, w in D}]").body[0]
+    )
+    assert unit.binds == {"y"}
+    assert unit.uses == {"A", "C", "D"}
+
+
+def test_docstrings_of_scripts_and_attributes_do_not_count(tmp_path: Path) -> None:
+    """Wherever they stand."""
+    write_package(tmp_path)
+    path = tmp_path / "s.py"
+    hashes = set()
+    for words in ("One.", "Another."):
+        path.write_text(f'"""{words}"""\nclass A:\n    x = 1\n    """{words}"""\n', encoding="utf-8")
+        hashes.add(provenance.script_code(path, tmp_path))
+    assert len(hashes) == 1
 
 
 def test_locals_are_not_globals(tmp_path: Path) -> None:
@@ -153,9 +257,13 @@ def test_of_a_profile_only_its_own_values_count(tmp_path: Path) -> None:
     assert text(PROFILES.replace('"small", 1', '"small", 7')) == base
     assert text(PROFILES.replace('"big", 2, (0, 1)', '"big", 2, (0, 1, 2)')) == base
     assert text(PROFILES.replace('"big", 2', '"big", 3')) != base
-    using = cells.replace("P.n", "P.n, P.seeds")
-    base = text(PROFILES, using)
-    assert text(PROFILES.replace('"big", 2, (0, 1)', '"big", 2, (0, 1, 2)'), using) != base
+    more = PROFILES.replace('"big", 2, (0, 1)', '"big", 2, (0, 1, 2)')
+    for using in (cells.replace("P.n", "P.n, P.seeds"), cells.replace("P.n", "profiles.get('big').seeds")):
+        base = text(PROFILES, using)
+        assert text(more, using) != base
+    other = cells.replace("P.n", "profiles.get('small').n")
+    base = text(PROFILES, other)
+    assert text(PROFILES.replace('"small", 1', '"small", 7'), other) != base
 
 
 def test_another_librarys_module_under_the_same_name_counts(tmp_path: Path) -> None:
@@ -167,8 +275,11 @@ def test_another_librarys_module_under_the_same_name_counts(tmp_path: Path) -> N
 
 def test_data_files_count_where_they_may_be_read(tmp_path: Path) -> None:
     """A function that knows where it lies may read what lies beside it."""
-    read = "from pathlib import Path\ndef f(x):\n    return Path(__file__).with_name('t.json').read_text()\n"
-    for module, counts in ((read, True), ("def f(x):\n    return x\n", False)):
+    beside = (
+        "from pathlib import Path\ndef f(x):\n    return Path(__file__).with_name('t.json').read_text()\n"
+    )
+    inside = "from importlib.resources import files\ndef f(x):\n    return files('tlhelpers')\n"
+    for module, counts in ((beside, True), (inside, True), ("def f(x):\n    return x\n", False)):
         write_package(tmp_path, a=module)
         texts = []
         for content in ("1", "2"):
@@ -300,10 +411,10 @@ def test_measurements_are_named_outright(tmp_path: Path) -> None:
     """A computed name could not be followed."""
     bad = Module("n.ipynb", "claims.over_seeds(name, 'laptop', measure, (0,))")
     with pytest.raises(ValueError, match="outright"):
-        provenance.measured_functions(bad)
+        provenance.measured(bad)
     twice = Module("n.ipynb", "over_seeds('a', 'laptop', f, (0,))\nover_seeds('a', 'laptop', measure=f)")
     with pytest.raises(ValueError, match="twice"):
-        provenance.measured_functions(twice)
+        provenance.measured(twice)
 
 
 def test_outputs_depend_on_every_cell_and_measurements_on_theirs(stamped: Path) -> None:

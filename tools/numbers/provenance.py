@@ -13,13 +13,14 @@ Standard library only; the same on every Python.
 import ast
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tools.numbers.reach import Reach
-from tools.numbers.trees import Module, last_name
+from tools.numbers.trees import Module, last_name, own_nodes
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path("benchmarks") / "results"
@@ -28,6 +29,9 @@ STORED = "laptop"  # the profile whose outputs the book shows
 # The cell that installs the package on Colab: it changes with the repository's address, the results do not.
 IGNORED_TAG = "colab"
 EXACT = "nbval-check-output"  # nbval compares this cell's output
+# A line of IPython's: a command, perhaps assigned to a name, or a question.
+COMMAND = re.compile(r"(\s*)(\w+\s*=\s*)?([%!?].*|.*\?)$")
+TIMED = re.compile(r"%time(?:it)?\s+(?!-)(.*)")
 
 
 def tags(cell: dict[str, Any]) -> list[str]:
@@ -51,18 +55,33 @@ def is_exact(path: Path) -> bool:
 
 
 def parse(text: str) -> ast.Module:
-    """Parse Python code, with IPython's ``%magic`` and ``!command`` lines turned into expressions.
+    """Parse Python code, with IPython's ``%magic`` and ``!command`` lines turned into calls of `get_ipython`.
 
     Raises:
         SyntaxError: the code is not Python.
     """
-    lines = []
-    for line in text.splitlines():
-        bare = line.lstrip()
-        if bare.startswith(("%", "!")):
-            line = line[: len(line) - len(bare)] + repr(bare)
-        lines.append(line)
-    return ast.parse("\n".join(lines))
+    if text.lstrip().startswith("%%"):
+        first, _, rest = text.lstrip().partition("\n")
+        if first[2:].split()[:1] not in (["time"], ["timeit"], ["capture"], ["prun"]):
+            return ast.parse(f"get_ipython({text!r})")
+        text = rest
+    lines = text.split("\n")
+    while True:
+        try:
+            return ast.parse("\n".join(lines))
+        except SyntaxError as error:  # of IPython's lines, only where Python takes no line
+            at = (error.lineno or 0) - 1
+            found = COMMAND.match(lines[at]) if 0 <= at < len(lines) else None
+            if not found:
+                raise
+            indent, target, command = found.groups()
+            while command.endswith("\\") and at + 1 < len(lines):
+                command = command[:-1] + lines.pop(at + 1)
+                lines.append("")
+            timed = TIMED.match(command)
+            lines[at] = indent + (
+                timed[1] if timed and not target else f"{target or ''}get_ipython({command!r})"
+            )
 
 
 def as_module(path: Path, cells: list[str]) -> Module:
@@ -77,14 +96,20 @@ def digest(found: Reach, with_docstrings: bool = False) -> str:
     return hashlib.sha256("\0".join(lines).encode()).hexdigest()
 
 
-def measured_functions(module: Module) -> dict[str, ast.expr]:
-    """Return what a notebook measures: name of the measurements to the function that takes a seed.
+def measured(module: Module) -> dict[str, tuple[ast.expr, Module]]:
+    """Return what a notebook measures.
+
+    Returns:
+        Name of the measurements to the function that takes a seed, and the notebook as far as it has run
+        then: what stands below cannot matter.
 
     Raises:
-        ValueError: a call of `over_seeds` does not name its measurements or its function outright.
+        ValueError: a call of `over_seeds` does not name its measurements or its function outright, or stands
+            inside a function.
     """
-    found: dict[str, ast.expr] = {}
+    found: dict[str, tuple[ast.expr, Module]] = {}
     for unit in module.units:
+        top = set(map(id, own_nodes(unit.node)))
         for node in ast.walk(unit.node):
             if not isinstance(node, ast.Call) or last_name(node.func) != "over_seeds":
                 continue
@@ -96,7 +121,12 @@ def measured_functions(module: Module) -> dict[str, ast.expr]:
                 raise ValueError(f"{module.name}: name the measurements outright: {ast.unparse(node)[:80]}")
             if name in found:
                 raise ValueError(f"{module.name} measures {name!r} twice; rename one.")
-            found[name] = given["measure"]
+            if id(node) not in top:
+                raise ValueError(f"{module.name}: call over_seeds at the top level: {ast.unparse(node)[:80]}")
+            compound = not isinstance(
+                unit.node, ast.Assign | ast.Expr
+            )  # a loop may come back to its beginning
+            found[name] = given["measure"], module.until(unit, compound)
     return found
 
 
@@ -110,8 +140,8 @@ def measurement_code(path: Path, profile: str, root: Path = ROOT) -> dict[str, s
     """
     module = as_module(path, code_cells(json.loads(path.read_text(encoding="utf-8"))))
     hashes = {}
-    for chapter, function in measured_functions(module).items():
-        found = Reach(root, module, profile=profile)
+    for chapter, (function, before) in measured(module).items():
+        found = Reach(root, before, profile=profile)
         found.expression(function)
         hashes[chapter] = digest(found)
     return hashes
@@ -199,7 +229,7 @@ def stale_measurements(root: Path = ROOT) -> Iterator[Stale]:
     owner: dict[str, Path] = {}
     for path in sorted((root / "notebooks").glob("[0-9]*.ipynb")):
         module = as_module(path, code_cells(json.loads(path.read_text(encoding="utf-8"))))
-        owner |= dict.fromkeys(measured_functions(module), path)
+        owner |= dict.fromkeys(measured(module), path)
     known: dict[tuple[Path, str], dict[str, dict[str, str]]] = {}
     for file in sorted((root / RESULTS).glob("*.*.json")):
         chapter, profile = file.stem.rsplit(".", 1)

@@ -23,12 +23,27 @@ import functools
 from collections.abc import Iterable
 from pathlib import Path
 
-from tools.numbers.trees import PACKAGE, Import, Module, Unit, bound_name, canonical, chains, changes, unit_of
+from tools.numbers.effects import changes, watch
+from tools.numbers.trees import (
+    PACKAGE,
+    Import,
+    Module,
+    Unit,
+    bound_name,
+    canonical,
+    chains,
+    is_bare,
+    last_name,
+    own_nodes,
+    root_name,
+    unit_of,
+)
 
 PROFILES = "PROFILES"  # the table of the profiles: only the entry of one of them counts
 SEEDS = "seeds"  # and of it not which seeds are asked for, unless they are used: each is measured by itself
 BY_NAME = {"eval", "exec", "globals", "locals", "vars"}  # who uses them may use any name of its module
-FILES = {"__file__", "resources"}  # who uses them may read the package's files that are no code
+# Who uses these words may read the package's files that are no code.
+FILES = {"__file__", "__path__", "__spec__", "files", "get_data", "getfile", "getsourcefile", "resources"}
 
 
 class Reach:
@@ -75,7 +90,13 @@ class Reach:
 
     def expression(self, node: ast.expr) -> None:
         """Reach what an expression of the notebook uses, and what may change that."""
-        self._follow(unit_of(ast.Expr(node)), self.home)
+        asked = unit_of(ast.Expr(node))
+        if unknown := {n for n in asked.uses if n not in self.home.binders and not hasattr(builtins, n)}:
+            raise ValueError(f"{self.home.name}: not at the top level: {', '.join(sorted(unknown))}")
+        if isinstance(node, ast.Name):
+            self._follow(asked, self.home)
+        else:  # a lambda, a partial: its own text counts
+            self.unit(asked, self.home)
         binders = self.home.binders.items()
         modules = {name for name, units in binders if any(unit.imports for unit in units)}
         libraries = {name for name, units in binders if any(unit.imports_library for unit in units)}
@@ -85,9 +106,9 @@ class Reach:
             known = {
                 name for unit, module in self.units.items() if module is self.home for name in unit.binds
             }
-            objects = known & self.home.mutable
+            watched = watch(self.home.units, known, known & self.home.mutable, modules, libraries)
             for unit in self.home.units:
-                if unit.acts if unit.is_definition else changes(unit.node, objects, modules, libraries):
+                if unit.acts if unit.is_definition else changes(own_nodes(unit.node), watched):
                     self.unit(unit, self.home)
 
     def unit(self, unit: Unit, module: Module) -> None:
@@ -112,9 +133,15 @@ class Reach:
         lines = [f"import {name}" for name in sorted(self._libraries)]
         lines += [f"file {path.name} {path.read_bytes().hex()}" for path in sorted(self._files)]
         for module in sorted(set(self.units.values()), key=lambda m: m.name):
-            reached = [u for u in module.units if u in self.units and not u.is_import]
-            lines += sorted(line(unit, module) for unit in reached if unit.is_definition)
-            lines += [line(unit, module) for unit in reached if not unit.is_definition]
+            own = [u for u, m in self.units.items() if m is module and u not in module.units]  # expressions
+            reached = own + [u for u in module.units if u in self.units and not u.is_import]
+            if not docstrings:
+                reached = [u for u in reached if not is_bare(u.node)]
+            free = {
+                u for u in reached if u.is_definition and all(len(module.binders[n]) == 1 for n in u.binds)
+            }
+            lines += sorted(line(unit, module) for unit in free)
+            lines += [line(unit, module) for unit in reached if unit not in free]
         return lines
 
     def _follow(self, unit: Unit, module: Module) -> None:
@@ -122,7 +149,7 @@ class Reach:
         paths = unit.chains if counted is unit.node else chains(counted)
         if unit.uses & BY_NAME:
             self.everything(module)
-        if unit.uses & FILES:
+        if unit.words & FILES:
             inside = (self.root / PACKAGE).rglob("*")
             self._files |= {p for p in inside if p.is_file() and p.suffix not in (".py", ".pyc", ".typed")}
         if unit.computes_imports:
@@ -165,19 +192,22 @@ class Reach:
         for alias in node.names:
             if bound_name(alias) != name:
                 continue
+            where = "" if module is self.home else f"{module.name}:"
             if isinstance(node, ast.Import):
-                self._dotted(alias.name if alias.asname else name, path, name)
+                self._dotted(alias.name if alias.asname else name, path, where + name)
             else:
-                self._dotted(module.sources(node)[0], (alias.name, *path), name)
+                self._dotted(module.sources(node)[0], (alias.name, *path), where + name)
 
     def _dotted(self, dotted: str, path: tuple[str, ...], name: str) -> None:
-        """Reach `dotted.path`: a submodule, a name of a module, or another library's under this name."""
+        """Reach `dotted.path`, known under a name: a submodule, a name of a module, or another library's."""
         while path and self._module(f"{dotted}.{path[0]}") is not None:
             dotted, path = f"{dotted}.{path[0]}", path[1:]
         target = self._module(dotted)
-        if target is None:
+        if path or target is None:
             self._libraries.add(f"{name}={'.'.join((dotted, *path[:1]))}")
-        elif path:
+        if target is None:
+            return
+        if path:
             self._name(target, path[0], path[1:])
         else:
             self.everything(target)
@@ -221,9 +251,19 @@ class Reach:
         """The part of a unit that counts: of the table of profiles, one entry."""
         if not self.profile or PROFILES not in unit.binds or not module.name.endswith(".profiles"):
             return unit.node
-        homes = [u for u, m in self.units.items() if m is self.home]
-        asked = any(SEEDS in path for u in homes for paths in u.chains.values() for path in paths)
+        others = [node for u, m in self.units.items() if m is not module for node in ast.walk(u.node)]
+        if any(self._asks_for_another_profile(node) for node in others):
+            return unit.node
+        asked = any(isinstance(node, ast.Attribute) and node.attr == SEEDS for node in others)
         return only_profile(unit.node, self.profile, asked)
+
+    def _asks_for_another_profile(self, node: ast.AST) -> bool:
+        match node:
+            case ast.Name(id=name) | ast.Attribute(attr=name) | ast.alias(name=name) if name == PROFILES:
+                return True
+            case ast.Call(func=func, args=[ast.Constant(value=name)]) if last_name(func) == "get":
+                return root_name(func) == "profiles" and name not in (None, self.profile)
+        return False
 
 
 def only_profile(node: ast.stmt, profile: str, with_seeds: bool) -> ast.AST:

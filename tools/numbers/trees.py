@@ -17,18 +17,6 @@ PURE_DECORATORS = {
     "cache", "cached_property", "classmethod", "contextmanager", "dataclass", "lru_cache", "overload",
     "property", "staticmethod", "total_ordering", "wraps",
 }  # fmt: skip
-# What is handed to these is not changed: built-in functions, what draws, and what is usually called so.
-LOOKS = {
-    "abs", "all", "any", "bool", "display", "enumerate", "float", "getattr", "hasattr", "int", "isinstance",
-    "len", "list", "max", "min", "print", "range", "repr", "round", "set", "sorted", "str", "sum", "tuple",
-    "type", "zip", "ax", "axes", "claims", "display_quiz", "fig", "figure", "figures", "inspect", "plots",
-    "plt",
-}  # fmt: skip
-# Methods of lists, dictionaries, texts and arrays that change nothing.
-READS = {
-    "astype", "copy", "count", "endswith", "format", "get", "index", "items", "join", "keys", "max", "mean",
-    "min", "reshape", "round", "split", "startswith", "sum", "values",
-}  # fmt: skip
 COMPUTED_IMPORTS = {"__import__", "import_module"}
 Import = ast.Import | ast.ImportFrom
 
@@ -86,6 +74,18 @@ class Unit:
         return chains(self.node)
 
     @functools.cached_property
+    def words(self) -> set[str]:
+        """All names, attributes and imported names in it."""
+        found = set(self.uses)
+        for n in ast.walk(self.node):
+            match n:
+                case ast.Attribute(attr=word):
+                    found.add(word)
+                case ast.alias(name=name):
+                    found |= set(name.split("."))
+        return found
+
+    @functools.cached_property
     def imports(self) -> list[Import]:
         """The imports that run when it runs."""
         return [node for node in own_nodes(self.node) if isinstance(node, Import)]
@@ -113,7 +113,16 @@ class Module:
 
     def __init__(self, name: str, text: str, is_package: bool = False) -> None:
         self.name, self.is_package = name, is_package
-        self.units = [unit_of(node) for node in ast.parse(text).body]
+        self._take([unit_of(node) for node in ast.parse(text).body])
+
+    def until(self, last: Unit, with_it: bool) -> "Module":
+        """Return the same module as far as it has run when one of its units runs."""
+        part = Module(self.name, "", self.is_package)
+        part._take(self.units[: self.units.index(last) + with_it])
+        return part
+
+    def _take(self, units: list[Unit]) -> None:
+        self.units = units
         self.binders: dict[str, list[Unit]] = {}
         for unit in self.units:
             for bound in unit.binds:
@@ -149,6 +158,8 @@ def unit_of(node: ast.stmt) -> Unit:
 
     def look(table: symtable.SymbolTable, top: bool) -> None:
         for symbol in table.get_symbols():
+            if not top and table.get_type() == "class" and symbol.is_assigned() and symbol.is_referenced():
+                unit.uses.add(symbol.get_name())  # x = x reads the outer one
             if top or symbol.is_global():
                 if symbol.is_assigned() or symbol.is_imported() or (top and symbol.is_namespace()):
                     unit.binds.add(symbol.get_name())
@@ -157,8 +168,23 @@ def unit_of(node: ast.stmt) -> Unit:
         for child in table.get_children():
             look(child, False)
 
-    look(symtable.symtable(ast.unparse(node), "unit", "exec"), True)
+    copy = Generators().visit(ast.parse(ast.unparse(node)))
+    look(symtable.symtable(ast.unparse(copy), "unit", "exec"), True)
     return unit
+
+
+class Generators(ast.NodeTransformer):
+    """Turns comprehensions into generators: since Python 3.12 only these keep their names to themselves."""
+
+    def visit_ListComp(self, node: ast.ListComp | ast.SetComp) -> ast.AST:
+        self.generic_visit(node)
+        return ast.GeneratorExp(node.elt, node.generators)
+
+    visit_SetComp = visit_ListComp
+
+    def visit_DictComp(self, node: ast.DictComp) -> ast.AST:
+        self.generic_visit(node)
+        return ast.GeneratorExp(ast.Tuple([node.key, node.value], ast.Load()), node.generators)
 
 
 def binds_plain(node: ast.stmt, plain: set[str]) -> bool:
@@ -186,34 +212,6 @@ def is_plain(value: ast.expr, plain: set[str]) -> bool:
         case ast.Call(func=ast.Attribute(value=ast.Name(id="profiles"), attr="get")):
             return True
         case ast.Call(func=ast.Name(id="bool" | "float" | "int" | "len" | "round" | "str")):
-            return True
-    return False
-
-
-def changes(node: ast.stmt, objects: set[str], modules: set[str], libraries: set[str]) -> bool:
-    """Whether a statement may change one of these objects, a module, or what a library keeps to itself.
-
-    Args:
-        node: The statement.
-        objects: Names of objects.
-        modules: Names that were imported.
-        libraries: Those of them that were imported from other packages.
-    """
-    for n in own_nodes(node):
-        match n:
-            case ast.Attribute(ctx=ast.Store() | ast.Del()) | ast.Subscript(ctx=ast.Store() | ast.Del()):
-                found = root_name(n) in objects | modules
-            case ast.AugAssign(target=target):
-                found = root_name(target) in objects
-            case ast.Expr(value=ast.Call() as call):
-                found = root_name(call) in libraries - LOOKS
-            case ast.Call(func=func) if root_name(func) not in LOOKS:
-                handed = {root_name(value) for value in [*n.args, *(k.value for k in n.keywords)]}
-                changing = isinstance(func, ast.Attribute) and func.attr not in READS
-                found = bool(handed & objects) or (changing and root_name(func) in objects)
-            case _:
-                found = False
-        if found:
             return True
     return False
 
@@ -276,7 +274,7 @@ def canonical(node: Any, docstrings: bool = False) -> str:
             if name in ("ctx", "kind", "type_comment", "type_ignores") or value is None or value == []:
                 continue
             if name == "body" and isinstance(value, list) and not docstrings:
-                value = [s for i, s in enumerate(value) if not (i == 0 and is_docstring(node, s))]
+                value = [s for s in value if not is_bare(s)]
             if isinstance(node, ast.JoinedStr):  # Python 3.12 adds empty pieces to some f-strings
                 value = [v for v in value if not (isinstance(v, ast.Constant) and v.value == "")]
             fields.append(f"{name}={canonical(value, docstrings)}")
@@ -284,6 +282,11 @@ def canonical(node: Any, docstrings: bool = False) -> str:
     if isinstance(node, list):
         return f"[{','.join(canonical(part, docstrings) for part in node)}]"
     return repr(node)
+
+
+def is_bare(node: ast.AST) -> bool:
+    """Whether a statement is a mere constant: a docstring of a module, class, function or attribute."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
 def is_docstring(parent: ast.AST, first: ast.AST) -> bool:

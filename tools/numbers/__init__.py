@@ -3,10 +3,11 @@
 - `run`: the command: runs chapters, stores outputs, measures seeds.
 - `kernel`: runs one notebook in a fresh kernel, cleans its outputs, says in one line why it failed.
 - `stored`: reads what was recorded: claims, measurements, benchmarks, times.
+- `trees`, `effects`: statements, what they bind and use, and what they may change.
 - `reach`: which definitions of a notebook and of the package a piece of code depends on.
 - `provenance`: the hash of that code, and what is stored that other code has made.
 - `stamp`: writes today's hash under old measurements, after measuring one of them again.
 - `bands`: where a new measurement is expected.
 
-`stored`, `reach` and `provenance` need the standard library alone: the website is built with them.
+All but `run`, `kernel` and `stamp` need the standard library alone: the website is built with them.
 """

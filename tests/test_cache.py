@@ -1,4 +1,4 @@
-"""Behaviour of tlhelpers.features.cache: what is read is what was written, whatever happened in between."""
+"""Behaviour of tlhelpers.cache: what is read is what was written, whatever happened in between."""
 
 import datetime
 import errno
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tlhelpers.features import cache as disk
+from tlhelpers import cache as disk
 
 KEY = "0123456789abcdef"
 
@@ -312,7 +312,7 @@ def test_another_failure_keeps_the_parts(folder, monkeypatch):
 
 HOLDER = """
 import os, sys
-from tlhelpers.features import cache
+from tlhelpers import cache
 with cache.lock("key"):
     print("held", flush=True)
     if sys.stdin.readline() == "die\\n":

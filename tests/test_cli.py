@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from tlhelpers import cache
 from tlhelpers.app import cli, doctor
-from tlhelpers.features import cache
 
 
 @pytest.fixture(autouse=True)
@@ -169,7 +169,7 @@ def test_mistyped_option_is_an_error():
 
 def test_fast_doctor_does_not_import_the_backend():
     code = (
-        "import sys; from tlhelpers import doctor; doctor.examine(fast=True); "
+        "import sys; from tlhelpers.app import doctor; doctor.examine(fast=True); "
         "sys.exit(bool({'tensorflow', 'keras'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
@@ -256,7 +256,7 @@ def test_the_help_of_cache_shows_what_there_is():
 
 def test_looking_after_the_cache_does_not_import_the_backend():
     code = (
-        "import sys; from typer.testing import CliRunner; from tlhelpers import cli; "
+        "import sys; from typer.testing import CliRunner; from tlhelpers.app import cli; "
         "assert CliRunner().invoke(cli.app, ['cache', 'verify']).exit_code == 0; "
         "sys.exit(bool({'tensorflow', 'keras'} & set(sys.modules)))"
     )

@@ -16,8 +16,8 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from tlhelpers import backbones, data, features, finetune
+from tlhelpers import cache as disk
 from tlhelpers.backbones import Backbone
-from tlhelpers.features import cache as disk
 
 
 @pytest.fixture(autouse=True)
@@ -824,7 +824,7 @@ import sys
 import keras
 import numpy as np
 from tlhelpers import features
-from tlhelpers.features import cache
+from tlhelpers import cache
 from tlhelpers.backbones import Backbone
 
 keras.utils.set_random_seed(0)

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "tlhelpers"
 # From the bottom to the top: a room imports from rooms below it, never from beside or above.
 ORDER = (
     {"paths", "streams"},
-    {"data"},
+    {"cache", "data"},
     {"backbones", "losses", "recipes", "evaluation"},
     {"features", "plots"},
     {"heads", "figures"},

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tlhelpers import cache as disk
 from tlhelpers.app import doctor as doctor_checks
-from tlhelpers.features import cache as disk
 
 if TYPE_CHECKING:
     from tlhelpers.app.report import Outcome

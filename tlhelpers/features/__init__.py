@@ -18,9 +18,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from tlhelpers import cache as disk
 from tlhelpers import data
 from tlhelpers.backbones import Backbone
-from tlhelpers.features import cache as disk
 from tlhelpers.paths import atomic_path, cache_dir
 
 ENGINES = ("auto", "onnx", "onnx-int8", "keras")

@@ -67,8 +67,11 @@ def test_a_cell_that_takes_too_long(tmp_path: Path, out: Path) -> None:
     assert not [c for c in psutil.Process().children(recursive=True) if "ipykernel" in " ".join(c.cmdline())]
 
 
+# A shell that runs commands in the background has them ignore SIGINT, and so would this one.
 COMMAND = """
+import signal
 import sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 from tools.numbers import kernel, run
 kernel.notebooks.__defaults__ = (Path(sys.argv.pop(1)),)

@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from tiny import SIZE, images, make_backbone, make_dataset, moved, weights
 from tlhelpers import backbones, data, features, finetune, heads, recipes
 from tlhelpers.backbones import Backbone
+from tlhelpers.streams import fit_arguments
 
 # --- The linear probe ---
 
@@ -536,7 +537,7 @@ def test_flips_of_images_that_stay_on_disk(tmp_path):
 def test_training_streams_each_image_once_an_epoch_in_another_order():
     x = np.arange(23, dtype=np.uint8).reshape(23, 1)
     keras.utils.set_random_seed(0)
-    stream = finetune._stream((x, 10 * np.arange(23)), (x[:7], np.arange(7)), batch_size=5)
+    stream = fit_arguments((x, 10 * np.arange(23)), (x[:7], np.arange(7)), batch_size=5)
     assert not stream["shuffle"]  # `fit` has nothing left to shuffle
     epochs = []
     for _ in range(2):
@@ -551,13 +552,13 @@ def test_training_streams_each_image_once_an_epoch_in_another_order():
     np.testing.assert_array_equal(watched, x[:7])
     for part in ("x", "validation_data"):  # with the tuner, the end of an epoch waits for its thread
         assert stream[part].options().autotune.enabled is False
-    assert finetune._stream((x, x), None, batch_size=5)["validation_data"] is None
+    assert fit_arguments((x, x), None, batch_size=5)["validation_data"] is None
 
 
 def test_training_takes_arrays_on_other_backends(monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     x, y = images(4), np.arange(4)
-    assert finetune._stream((x, y), None, 2) == {"x": x, "y": y, "validation_data": None, "batch_size": 2}
+    assert fit_arguments((x, y), None, 2) == {"x": x, "y": y, "validation_data": None, "batch_size": 2}
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 1), (5,)])

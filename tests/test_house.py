@@ -70,7 +70,7 @@ def code_lines(path: Path) -> int:
             lines.update(range(token.start[0], token.end[0] + 1))
     for node in ast.walk(ast.parse(text)):
         body = getattr(node, "body", None)
-        if isinstance(body, list) and body and trees.is_docstring(node, body[0]):
+        if isinstance(body, list) and body and trees.is_bare(body[0]):
             lines -= set(range(body[0].lineno, body[0].end_lineno + 1))
     return len(lines)
 

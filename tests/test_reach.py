@@ -348,7 +348,7 @@ def stale_chapters(root: Path) -> set[str]:
 def planted(text: str, function: str, line: str) -> str:
     """Return a module with a line at the beginning of a function's body, after its docstring."""
     node = next(n for n in ast.parse(text).body if getattr(n, "name", "") == function)
-    first = node.body[1 if trees.is_docstring(node, node.body[0]) else 0]
+    first = node.body[1 if trees.is_bare(node.body[0]) else 0]
     lines = text.splitlines(keepends=True)
     return "".join([*lines[: first.lineno - 1], f"    {line}\n", *lines[first.lineno - 1 :]])
 

@@ -287,12 +287,3 @@ def canonical(node: Any, docstrings: bool = False) -> str:
 def is_bare(node: ast.AST) -> bool:
     """Whether a statement is a mere constant: a docstring of a module, class, function or attribute."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-
-
-def is_docstring(parent: ast.AST, first: ast.AST) -> bool:
-    """Whether the first statement of a body is a docstring."""
-    return isinstance(parent, (*SCOPES, ast.Module)) and (
-        isinstance(first, ast.Expr)
-        and isinstance(first.value, ast.Constant)
-        and isinstance(first.value.value, str)
-    )

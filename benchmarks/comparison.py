@@ -63,7 +63,7 @@ def train(name: str, method: str, seed: int, per_class: int) -> dict[str, float]
         n_test=N_TEST if name != "digits" else None,
         seed=seed,
     )
-    recipe = Recipe(comparison.epochs_for(n_train), 1e-3)
+    recipe = Recipe(epochs=comparison.epochs_for(n_train), learning_rate=1e-3)
     setting = comparison.Setting(
         loaded, recipe, name != "digits", seed, "efficientnet_lite0", image_size=IMAGE_SIZE
     )

@@ -69,7 +69,11 @@ def main() -> None:
         unwatched = replace(ds, x_train=x_train, x_val=ds.x_val[:0], y_val=ds.y_val[:0])
         top, activations = finetune.cached_trunk(model, backbone, unwatched)
         lap("trunk")
-        finetune.fine_tune(top, activations, recipes.Recipe(args.epochs, args.rate, args.batch))
+        finetune.fine_tune(
+            top,
+            activations,
+            recipes.Recipe(epochs=args.epochs, learning_rate=args.rate, batch_size=args.batch),
+        )
         lap("fine-tuning")
         kernel, bias = model.get_layer("head").get_weights()
         if args.trial:

@@ -33,7 +33,7 @@ def classifier(ds: data.Dataset, frozen: tuple[str, ...]) -> tuple[backbones.Bac
     f_train, f_val = features.extract(backbone, ds.x_train), features.extract(backbone, ds.x_val)
     head = heads.linear_probe(f_train, ds.y_train, f_val, ds.y_val).to_keras()
     model = finetune.build_classifier(backbone, ds.n_classes, head=head)
-    finetune.freeze(backbone, frozen)
+    finetune.freeze(backbone, blocks=frozen)
     return backbone, model
 
 

@@ -87,7 +87,7 @@ def leaves(model: keras.Model) -> list[keras.layers.Layer]:
 def unfrozen_too_late(net):
     compiled(net.model).make_train_function()  # as fit does, and then, in its first step:
     net.model.optimizer.build(net.model.trainable_variables)
-    finetune.freeze(net.backbone, ())
+    finetune.freeze_batchnorm(net.backbone)
     return net.model, {}
 
 
@@ -115,7 +115,7 @@ def hidden_by_the_whole(net):
 
 
 def gradient_cut(net):
-    finetune.freeze(net.backbone, ())
+    finetune.freeze_batchnorm(net.backbone)
     return compiled(with_head(net, before=ops.stop_gradient)), {}
 
 
@@ -292,7 +292,7 @@ def test_a_frozen_base_with_a_head_passes(name, networks):
 def test_fine_tuning_as_the_course_does_it_passes(networks, capsys):
     """Before it, inside it, and after it, when the schedule has come down to a rate of zero."""
     net = networks("efficientnet_lite0")
-    finetune.freeze(net.backbone, ("stem", *(f"block{k}" for k in range(1, 7))))
+    finetune.freeze(net.backbone, blocks=("stem", *(f"block{k}" for k in range(1, 7))))
     callback = audit.Callback(DS, base="fine-tuned", on_finding="raise")
     finetune.fine_tune(
         net.model, DS, recipes.Recipe(epochs=1, learning_rate=1e-3, batch_size=4), callbacks=[callback]

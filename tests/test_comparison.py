@@ -22,7 +22,7 @@ def setting(monkeypatch, tmp_path) -> comparison.Setting:
     monkeypatch.setenv("TLHELPERS_CACHE", str(tmp_path))
     monkeypatch.setattr(features, "_on_accelerator", lambda: True)
     monkeypatch.setattr(backbones, "load", lambda name, image_size: make_backbone(5, filters=24))
-    recipe = Recipe(30, 0.02, batch_size=10)
+    recipe = Recipe(epochs=30, learning_rate=0.02, batch_size=10)
     return comparison.Setting(shades(), recipe, True, 0, "tiny", SIZE)
 
 
@@ -46,7 +46,7 @@ def test_what_each_method_trains(setting):
     n = {m: comparison.METHODS[m](setting).n_trained for m in comparison.METHODS if m != "scratch"}
     backbone = make_backbone(5, filters=24)
     head = (backbone.n_features + 1) * 3
-    finetune.freeze(backbone, ())
+    finetune.freeze_batchnorm(backbone)
     blocks = sum(int(np.prod(w.shape)) for w in backbone.model.trainable_weights)
     assert n["probe"] == n["frozen_augmented"] == head
     assert n["depths"] > head

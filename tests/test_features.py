@@ -431,10 +431,10 @@ def test_features_of_several_depths_are_the_means_of_the_maps():
     expected = np.concatenate([*means, direct(backbone, images)], axis=1)
     assert expected.shape == (4, 3 + 4 + 5)
     for engine in ("keras", "onnx"):
-        found = features.extract(backbone, images, "multi", engine)
+        found = features.extract(backbone, images, "multi", engine=engine)
         assert relative(found, expected) < 1e-4
-    listed = features.extract(backbone, images, ["relu2", "relu3", "last"], "keras")
-    np.testing.assert_array_equal(listed, features.extract(backbone, images, "multi", "keras"))
+    listed = features.extract(backbone, images, ["relu2", "relu3", "last"], engine="keras")
+    np.testing.assert_array_equal(listed, features.extract(backbone, images, "multi", engine="keras"))
     assert n_entries() == 2  # the same thing by other words
 
 
@@ -491,9 +491,9 @@ def test_maps_in_half_precision(tiny, x):
 @pytest.mark.parametrize("engine", ["keras", "onnx"])
 def test_a_map_too_large_for_half_precision_is_refused(x, engine):
     backbone = make_backbone(scale=1e4, top=1e9)
-    features.extract(backbone, x, ["relu"], engine)
+    features.extract(backbone, x, ["relu"], engine=engine)
     with pytest.raises(ValueError, match="values above 65,504, which half precision cannot hold"):
-        features.extract(backbone, x, ["relu"], engine, pooled=False)
+        features.extract(backbone, x, ["relu"], engine=engine, pooled=False)
     assert n_entries() == 1
 
 
@@ -618,7 +618,7 @@ def test_a_backbone_whose_layers_keras_numbers_finds_its_features(x, ran, cache)
     for engine in ("keras", "onnx"):
         for taps in ("last", "conv"):
             first, second = (
-                features.extract(backbone, x, taps if taps == "last" else [name], engine)
+                features.extract(backbone, x, taps if taps == "last" else [name], engine=engine)
                 for backbone, name in ((one, conv), (two, other))
             )
             np.testing.assert_array_equal(first, second)

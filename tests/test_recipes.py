@@ -20,7 +20,10 @@ def classifier(up_to: str | None = None) -> keras.Model:
     backbone = make_backbone()
     keras.utils.set_random_seed(3)
     model = finetune.build_classifier(backbone, 3)
-    finetune.freeze(backbone, () if up_to is None else None, up_to)
+    if up_to is None:
+        finetune.freeze_batchnorm(backbone)
+    else:
+        finetune.freeze(backbone, up_to=up_to)
     return model
 
 
@@ -41,8 +44,8 @@ def rms(change: np.ndarray) -> float:
 
 
 def test_recipes_print_and_compare():
-    recipe = Recipe(3, 1e-3, rates={"block1": 0.1})
-    assert recipe == Recipe(3, 1e-3, rates={"block1": 0.1})
+    recipe = Recipe(epochs=3, learning_rate=1e-3, rates={"block1": 0.1})
+    assert recipe == Recipe(epochs=3, learning_rate=1e-3, rates={"block1": 0.1})
     assert recipe != dataclasses.replace(recipe, l2_sp=0.1)
     assert "rates={'block1': 0.1}" in repr(recipe)
 
@@ -88,9 +91,12 @@ def test_a_number_in_a_name_matches_as_a_whole_and_the_longer_name_counts():
 @pytest.mark.parametrize(
     ("recipe", "expected"),
     [
-        (Recipe(1, 0.1, warmup=0, cosine=False), [0.1] * 10),
-        (Recipe(1, 0.1, warmup=0.4, cosine=False), [0.02, 0.04, 0.06, 0.08] + [0.1] * 6),
-        (Recipe(1, 0.1, warmup=0), [0.05 * (1 + np.cos(np.pi * k / 10)) for k in range(10)]),
+        (Recipe(epochs=1, learning_rate=0.1, warmup=0, cosine=False), [0.1] * 10),
+        (Recipe(epochs=1, learning_rate=0.1, warmup=0.4, cosine=False), [0.02, 0.04, 0.06, 0.08] + [0.1] * 6),
+        (
+            Recipe(epochs=1, learning_rate=0.1, warmup=0),
+            [0.05 * (1 + np.cos(np.pi * k / 10)) for k in range(10)],
+        ),
     ],
 )
 def test_the_schedule_is_the_one_that_the_recipe_says(recipe, expected):
@@ -121,7 +127,11 @@ def test_each_layer_moves_in_the_stated_ratio(make):
 def test_a_rate_of_zero_is_exactly_frozen():
     model = classifier()
     before = weights(model)
-    finetune.fine_tune(model, make_dataset(), Recipe(2, 0.1, 8, rates={"block1": 0}, weight_decay=0.1))
+    finetune.fine_tune(
+        model,
+        make_dataset(),
+        Recipe(epochs=2, learning_rate=0.1, batch_size=8, rates={"block1": 0}, weight_decay=0.1),
+    )
     assert moved(before, model) == {path for path in before if "block2_conv" in path or "head" in path}
 
 
@@ -173,7 +183,9 @@ def test_layers_open_when_the_recipe_says():
     model = classifier()
     snapshots = [weights(model)]
     note = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: snapshots.append(weights(model)))
-    recipe = Recipe(4, 0.01, 8, cosine=False, opens={"block2": 1, "block1": 3})
+    recipe = Recipe(
+        epochs=4, learning_rate=0.01, batch_size=8, cosine=False, opens={"block2": 1, "block1": 3}
+    )
     finetune.fine_tune(model, make_dataset(), recipe, callbacks=[note])
     moving = [
         {path.split("/")[-2] for path in a if not np.array_equal(a[path], b[path])}
@@ -189,7 +201,7 @@ def test_layers_open_when_the_recipe_says():
 def test_l2_sp_of_zero_is_plain_fine_tuning_and_a_large_one_is_the_linear_probe():
     """The pull's step, rate x strength, is below 1, so that it contracts. Tolerance: 5 % of the probe's."""
     ds = make_dataset()
-    recipe = Recipe(30, 0.01, 24, warmup=0, cosine=False, optimizer="sgd")
+    recipe = Recipe(epochs=30, learning_rate=0.01, batch_size=24, warmup=0, cosine=False, optimizer="sgd")
     plain, zero, held, probe = classifier(), classifier(), classifier(), classifier()
     start = weights(plain)
     finetune.fine_tune(plain, ds, recipe)
@@ -223,7 +235,9 @@ def test_l2_sp_leaves_the_head_free_and_is_taken_off_afterwards():
     note = keras.callbacks.LambdaCallback(
         on_train_begin=lambda *_: seen.extend(v.path for v in model.trainable_weights if v.regularizer)
     )
-    finetune.fine_tune(model, make_dataset(), Recipe(1, 0.01, 8, l2_sp=0.1), callbacks=[note])
+    finetune.fine_tune(
+        model, make_dataset(), Recipe(epochs=1, learning_rate=0.01, batch_size=8, l2_sp=0.1), callbacks=[note]
+    )
     assert {path.split("/")[-2] for path in seen} == {"block1_conv", "block2_conv"}
     assert not any(v.regularizer for v in model.trainable_weights)
 
@@ -237,13 +251,19 @@ def test_l2_sp_holds_what_is_above_a_cached_trunk_but_not_its_head():
     note = keras.callbacks.LambdaCallback(
         on_train_begin=lambda *_: seen.extend(v.path for v in top.trainable_weights if v.regularizer)
     )
-    finetune.fine_tune(top, cached, Recipe(1, 0.01, 8, l2_sp=0.1), callbacks=[note])
+    finetune.fine_tune(
+        top, cached, Recipe(epochs=1, learning_rate=0.01, batch_size=8, l2_sp=0.1), callbacks=[note]
+    )
     assert {path.split("/")[-2] for path in seen} == {"block2_conv"}
 
 
 def test_l2_sp_with_nothing_to_hold_is_an_error():
     with pytest.raises(ValueError, match="Nothing but the head is trainable"):
-        finetune.fine_tune(classifier(up_to="block2"), make_dataset(), Recipe(1, 0.01, 8, l2_sp=0.1))
+        finetune.fine_tune(
+            classifier(up_to="block2"),
+            make_dataset(),
+            Recipe(epochs=1, learning_rate=0.01, batch_size=8, l2_sp=0.1),
+        )
 
 
 # --- Averages ---
@@ -262,7 +282,12 @@ def test_averaging_ends_at_the_moving_average_of_the_weights():
         average = now if average is None else 0.5 * average + 0.5 * now
 
     note = keras.callbacks.LambdaCallback(on_train_batch_end=follow)
-    finetune.fine_tune(model, make_dataset(), Recipe(3, 0.05, 8, average=0.5), callbacks=[note])
+    finetune.fine_tune(
+        model,
+        make_dataset(),
+        Recipe(epochs=3, learning_rate=0.05, batch_size=8, average=0.5),
+        callbacks=[note],
+    )
     found = next(w for p, w in weights(model).items() if p.endswith(path))
     np.testing.assert_allclose(found, average, rtol=1e-4, atol=1e-6)
 
@@ -279,7 +304,9 @@ class Interruption(keras.callbacks.Callback):
 
 
 def test_an_interrupted_training_goes_on(tmp_path):
-    recipe = Recipe(5, 0.01, 24, opens={"block1": 3}, average=0.5)  # one step an epoch: order is nothing
+    recipe = Recipe(
+        epochs=5, learning_rate=0.01, batch_size=24, opens={"block1": 3}, average=0.5
+    )  # one step an epoch: order is nothing
     expected = classifier()
     finetune.fine_tune(expected, make_dataset(), recipe)
     with pytest.raises(KeyboardInterrupt):
@@ -293,7 +320,7 @@ def test_an_interrupted_training_goes_on(tmp_path):
 
 
 def test_another_recipe_does_not_go_on_from_a_backup(tmp_path):
-    recipe = Recipe(4, 0.01, 24)
+    recipe = Recipe(epochs=4, learning_rate=0.01, batch_size=24)
     with pytest.raises(KeyboardInterrupt):
         finetune.fine_tune(classifier(), make_dataset(), recipe, resume=tmp_path, callbacks=[Interruption()])
     other = dataclasses.replace(recipe, learning_rate=0.02)
@@ -306,7 +333,15 @@ def test_another_recipe_does_not_go_on_from_a_backup(tmp_path):
 def test_a_saved_model_has_no_augmentation_and_gives_equal_answers(tmp_path):
     augmentation = keras.Sequential([keras.layers.RandomFlip("horizontal"), keras.layers.RandomRotation(0.1)])
     model = finetune.build_classifier(make_backbone(), 3, dropout=0.2, augmentation=augmentation)
-    recipe = Recipe(1, 0.01, 8, rates={"block1": 0.1}, opens={"block2": 1}, l2_sp=0.1, average=0.9)
+    recipe = Recipe(
+        epochs=1,
+        learning_rate=0.01,
+        batch_size=8,
+        rates={"block1": 0.1},
+        opens={"block2": 1},
+        l2_sp=0.1,
+        average=0.9,
+    )
     finetune.fine_tune(model, make_dataset(), recipe)
     x = data.resize(make_dataset().x_train, 8)
     exported = finetune.for_inference(model)
@@ -329,7 +364,7 @@ def test_freezing_up_to_a_block_freezes_all_below_it():
     assert {w.path.split("/")[0] for w in backbone.model.trainable_weights} == {"block2_conv"}
     finetune.freeze(backbone, up_to="block2")
     assert not backbone.model.trainable_weights
-    finetune.freeze(backbone, ())
+    finetune.freeze_batchnorm(backbone)
     assert len(backbone.model.trainable_weights) == 4
 
 
@@ -339,13 +374,31 @@ def test_freezing_says_when_a_name_is_wrong():
         with pytest.raises(ValueError, match=r"blo(ck7|k2).*block1, block2"):
             finetune.freeze(backbone, **options)
     with pytest.raises(ValueError, match="not both"):
-        finetune.freeze(backbone, ("block1",), up_to="block1")
+        finetune.freeze(backbone, blocks=("block1",), up_to="block1")
+
+
+@pytest.mark.parametrize("empty", [(), [], ""])
+def test_an_empty_list_of_blocks_frees_nothing_in_silence(empty):
+    backbone = make_backbone()
+    finetune.freeze(backbone)
+    with pytest.raises(ValueError, match="freeze_batchnorm"):
+        finetune.freeze(backbone, blocks=empty)
+    assert not backbone.model.trainable_weights
+
+
+def test_one_block_may_be_named_by_a_string():
+    one, several = make_backbone(), make_backbone()
+    finetune.freeze(one, blocks="block1")
+    finetune.freeze(several, blocks=["block1"])
+    flags = [[layer.trainable for layer in b.model.layers] for b in (one, several)]
+    assert flags[0] == flags[1]
+    assert {w.path.split("/")[0] for w in one.model.trainable_weights} == {"block2_conv"}
 
 
 def test_the_audit_agrees_with_gradual_unfreezing():
     """A base that opens later is not one that never moves; one that should never move, but opens, is."""
     train = (data.resize(make_dataset().x_train, 8), make_dataset().y_train)
-    recipe = Recipe(3, 1e-3, 8, opens={"block1": 2, "block2": 1})
+    recipe = Recipe(epochs=3, learning_rate=1e-3, batch_size=8, opens={"block1": 2, "block2": 1})
     model = classifier()
     watch = audit.Callback(train, base="fine-tuned", on_finding="raise")
     finetune.fine_tune(model, make_dataset(), recipe, callbacks=[watch])

@@ -42,7 +42,7 @@ def test_the_best_of_several_is_optimistic_and_the_nested_estimate_is_not():
     inner, outer = [], []
     for seed in range(40):
         f, y = noise(40, 20, seed=seed)
-        found = resampling.cross_validate(f, y, 4, strengths, seed=seed)
+        found = resampling.cross_validate(f, y, folds=4, strengths=strengths, seed=seed)
         inner.append(found.best_inner.mean())
         outer.append(found.accuracy.mean())
     assert np.mean(inner) > 0.53

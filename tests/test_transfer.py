@@ -35,16 +35,15 @@ def test_the_strength_is_chosen_on_the_validation_set(wanted):
     alone = heads.linear_probe(f, y, f_val, np.zeros(200, int), strengths=(wanted,))
     probe = heads.linear_probe(f, y, f_val, alone.predict(f_val), strengths=(1e-4, 1.0))
     assert probe.strength == wanted
-    assert probe.val_accuracy[wanted] == 1.0
-    assert min(probe.val_accuracy.values()) < 1.0
+    assert probe.val_accuracy == probe.tried[wanted] == 1.0
+    assert min(probe.tried.values()) < 1.0
     assert np.array_equal(probe.predict(f_val), alone.predict(f_val))
 
 
 def test_of_equals_the_stronger_penalty_wins():
     f, y = blobs(60, 3, noise=0.01)
     probe = heads.linear_probe(f, y, f, y, strengths=(1.0, 0.1, 10.0))
-    assert set(probe.val_accuracy) == {1.0, 0.1, 10.0}
-    assert set(probe.val_accuracy.values()) == {1.0}
+    assert probe.tried == {1.0: 1.0, 0.1: 1.0, 10.0: 1.0}
     assert probe.strength == 0.1
 
 
@@ -124,7 +123,7 @@ def test_a_hidden_layer_parts_what_no_plane_parts():
     (f, y), (f_val, y_val) = rings(400), rings(100, seed=1)
     head = heads.mlp_head(f, y, f_val, y_val, hidden=64, dropout=0.0, batch_size=16)
     linear = heads.linear_probe(f, y, f_val, y_val)
-    assert head.val_accuracy > 0.95 > 0.75 > max(linear.val_accuracy.values())
+    assert head.val_accuracy > 0.95 > 0.75 > linear.val_accuracy
     labels, shares = head.predict(f_val), head.predict_proba(f_val)
     assert labels.shape == (100,)
     assert labels.dtype == np.int64
@@ -217,11 +216,11 @@ def test_neighbours_are_found_by_the_angle():
 def test_neighbours_vote():
     (f, y), (f_val, y_val) = blobs(60, 3, noise=2.0), blobs(45, 3, seed=1, noise=2.0)
     head = heads.knn_head(f, y, f_val, y_val)
-    assert set(head.val_accuracy) == {1, 5, 10, 20}
-    assert head.val_accuracy[head.k] == max(head.val_accuracy.values())
+    assert set(head.tried) == {1, 5, 10, 20}
+    assert head.val_accuracy == max(head.tried.values())
     labels, shares = head.predict(f_val), head.predict_proba(f_val)
     assert labels.dtype == np.int64
-    assert np.mean(labels == y_val) == head.val_accuracy[head.k]
+    assert np.mean(labels == y_val) == head.val_accuracy
     assert shares.shape == (45, 3)
     np.testing.assert_allclose(shares.sum(axis=1), 1)
     np.testing.assert_allclose(shares * head.k, np.rint(shares * head.k), atol=1e-9)
@@ -234,7 +233,7 @@ def test_the_number_of_neighbours_is_chosen_on_the_validation_set(wanted):
     alone = heads.knn_head(f, y, f_val, np.zeros(200, int), ks=(wanted,))
     head = heads.knn_head(f, y, f_val, alone.predict(f_val), ks=(1, 9))
     assert head.k == wanted
-    assert head.val_accuracy[wanted] == 1.0 > min(head.val_accuracy.values())
+    assert head.val_accuracy == 1.0 > min(head.tried.values())
 
 
 def test_of_equals_the_fewest_neighbours_win():
@@ -245,7 +244,22 @@ def test_of_equals_the_fewest_neighbours_win():
 def test_no_more_neighbours_than_features():
     f, y = blobs(6, 3, noise=0.01)
     head = heads.knn_head(f, y, f, y, ks=(1, 5, 10, 20))
-    assert set(head.val_accuracy) == {1, 5, 6}
+    assert set(head.tried) == {1, 5, 6}
+
+
+@pytest.mark.parametrize("fit", [heads.linear_probe, heads.mlp_head, heads.knn_head])
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_every_head_becomes_a_layer_that_gives_its_probabilities(fit, n_classes, tmp_path):
+    (f, y), (f_val, y_val) = blobs(60, n_classes, noise=2.0), blobs(40, n_classes, seed=1, noise=2.0)
+    f, f_val = f.astype(np.float32), f_val.astype(np.float32)
+    head = fit(f, y, f_val, y_val)
+    assert isinstance(head.val_accuracy, float)
+    assert np.mean(head.predict(f_val) == y_val) == pytest.approx(head.val_accuracy)
+    model = keras.Sequential([keras.Input(f.shape[1:]), head.to_keras()])
+    model.save(tmp_path / "head.keras")  # of Keras' own layers: it loads without this package
+    for network in (model, keras.models.load_model(tmp_path / "head.keras")):
+        shares = keras.ops.convert_to_numpy(keras.ops.softmax(network(f_val)))
+        np.testing.assert_allclose(shares, head.predict_proba(f_val), atol=1e-5)
 
 
 # --- Classifiers ---
@@ -314,7 +328,7 @@ def test_freezing_some_blocks_and_every_batch_normalisation():
 def test_statistics_of_frozen_batch_normalisation_do_not_move():
     backbone = make_backbone()
     model = finetune.build_classifier(backbone, 3)
-    finetune.freeze(backbone, blocks=())
+    finetune.freeze_batchnorm(backbone)
     before = weights(model)
     assert sum("moving" in path for path in before) == 4
     finetune.fine_tune(model, make_dataset(), recipes.Recipe(epochs=2, learning_rate=0.1, batch_size=8))
@@ -330,7 +344,7 @@ def test_fine_tuning_compiles_anew_so_that_the_present_flags_count():
     finetune.freeze(backbone)
     finetune.fine_tune(model, ds, recipes.Recipe(epochs=1, learning_rate=0.1, batch_size=8))
     first = model.optimizer
-    finetune.freeze(backbone, blocks=())  # after the compilation
+    finetune.freeze_batchnorm(backbone)  # after the compilation
     before = weights(backbone.model, "conv")
     finetune.fine_tune(model, ds, recipes.Recipe(epochs=1, learning_rate=0.1, batch_size=8))
     assert moved(before, backbone.model) == set(before)
@@ -426,7 +440,9 @@ def test_training_above_a_cached_trunk_is_training_the_whole():
     ds = make_dataset()
     (whole, _), (model, backbone) = classifier(), classifier()
     before = weights(model)
-    recipe = recipes.Recipe(12, 0.01, batch_size=24)  # one step an epoch: order is nothing
+    recipe = recipes.Recipe(
+        epochs=12, learning_rate=0.01, batch_size=24
+    )  # one step an epoch: order is nothing
     expected = finetune.fine_tune(whole, ds, recipe).history
     top, cached = finetune.cached_trunk(model, backbone, ds)
     assert top.input_shape == (None, None, 4, 4, 4)
@@ -603,7 +619,7 @@ def test_nothing_or_everything_frozen():
     finetune.freeze(backbone)
     with pytest.raises(ValueError, match=r"Every layer .* is frozen: train a head on extract\(backbone, x\)"):
         finetune.cached_trunk(model, backbone, make_dataset())
-    finetune.freeze(backbone, blocks=())
+    finetune.freeze_batchnorm(backbone)
     with pytest.raises(
         ValueError, match=r"No layer is frozen below the first unfrozen one: call finetune\.freeze"
     ):
@@ -612,7 +628,7 @@ def test_nothing_or_everything_frozen():
 
 def check_cut(backbone: Backbone, model: keras.Model, blocks: tuple[str, ...], cut: str) -> None:
     """The trunk and the part above give what the whole gives."""
-    finetune.freeze(backbone, blocks)
+    finetune.freeze(backbone, blocks=blocks)
     assert finetune._cut(backbone) == cut
     ds = make_dataset(backbone.image_size)
     ds = dataclasses.replace(ds, x_train=ds.x_train[:2], y_train=ds.y_train[:2], x_val=ds.x_val[:3])
@@ -646,7 +662,7 @@ def test_cuts_through_a_network_with_shortcuts():
     model = finetune.build_classifier(backbone, 3)
     for blocks, cut in LITE_CUTS.items():
         check_cut(backbone, model, blocks, cut)
-    finetune.freeze(backbone, blocks=())
+    finetune.freeze_batchnorm(backbone)
     with pytest.raises(ValueError, match="No layer is frozen"):  # what prepares the pixels is no trunk
         finetune._cut(backbone)
 

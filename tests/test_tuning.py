@@ -174,7 +174,7 @@ def test_range_test_finds_a_rate_that_trains_and_puts_the_weights_back():
     keras.utils.set_random_seed(0)
     model, ds = learnable()
     before = tiny.weights(model)
-    found = tuning.range_test(model, ds, 1e-6, 10.0, steps=60, batch_size=24)
+    found = tuning.range_test(model, ds, low=1e-6, high=10.0, steps=60, batch_size=24)
     assert not tiny.moved(before, model)
     assert len(found.rates) == len(found.losses)
     assert found.rates[0] == pytest.approx(1e-6)
@@ -183,7 +183,7 @@ def test_range_test_finds_a_rate_that_trains_and_puts_the_weights_back():
     assert 1e-5 < found.steepest < 1
     assert found.steepest <= found.lowest
     assert found.losses.min() < found.losses[0] / 2
-    again = tuning.range_test(model, ds, 1e-6, 10.0, steps=60, batch_size=24)
+    again = tuning.range_test(model, ds, low=1e-6, high=10.0, steps=60, batch_size=24)
     np.testing.assert_allclose(again.losses, found.losses, rtol=1e-4)
 
 
@@ -192,11 +192,11 @@ def test_range_test_goes_on_where_the_loss_of_one_batch_is_near_zero():
     model, ds = learnable()
     model.compile(keras.optimizers.Adam(0.05), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     model.fit(ds.x_train, ds.y_train, epochs=30, verbose=0)
-    found = tuning.range_test(model, ds, 1e-8, 1e-6, steps=40, batch_size=1)
+    found = tuning.range_test(model, ds, low=1e-8, high=1e-6, steps=40, batch_size=1)
     assert len(found.rates) == 40
     assert found.losses.max() > 4 * found.losses.min()  # one batch against another
     contradictory = replace(ds, x_train=np.full_like(ds.x_train, 200), y_train=np.arange(24) % 2)
-    found = tuning.range_test(model, contradictory, 1e-4, 1e4, steps=80, batch_size=3)
+    found = tuning.range_test(model, contradictory, low=1e-4, high=1e4, steps=80, batch_size=3)
     assert len(found.rates) < 80, "an explosion ends the test"
 
 
@@ -204,7 +204,7 @@ def test_range_test_errors():
     model, ds = learnable()
     for low, high, steps in ((1e-2, 1e-3, 20), (0, 1, 20), (1e-3, 1e-2, 5)):
         with pytest.raises(ValueError, match="0 < low < high"):
-            tuning.range_test(model, ds, low, high, steps)
+            tuning.range_test(model, ds, low=low, high=high, steps=steps)
     model.layers[-1].set_weights([np.full((192, 2), np.nan, np.float32), np.zeros(2, np.float32)])
     with pytest.raises(ValueError, match="out of bounds within 0 steps"):
         tuning.range_test(model, ds)
@@ -228,7 +228,9 @@ def fine_tuning(monkeypatch, tmp_path):
 
     monkeypatch.setattr(backbones, "load", load)
     tuning._blocks.cache_clear()
-    yield tuning.FineTuning(tiny.make_dataset(), "small", tiny.SIZE, epochs=1, batch_size=12)
+    yield tuning.FineTuning(
+        ds=tiny.make_dataset(), backbone="small", image_size=tiny.SIZE, epochs=1, batch_size=12
+    )
     tuning._blocks.cache_clear()
 
 

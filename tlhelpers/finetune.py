@@ -1,5 +1,6 @@
 """Fine-tuning: a classifier on a backbone, what of it is frozen, and its training."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -19,6 +20,7 @@ def build_classifier(
     backbone: Backbone,
     n_classes: int,
     head: keras.layers.Layer | None = None,
+    *,
     dropout: float = 0.0,
     augmentation: keras.layers.Layer | None = None,
 ) -> keras.Model:
@@ -72,27 +74,35 @@ def _augmented(inputs: keras.KerasTensor, augmentation: keras.layers.Layer | Non
     return keras.Sequential([augmentation], name=AUGMENTATION)(inputs)
 
 
-def freeze(backbone: Backbone, blocks: tuple[str, ...] | None = None, up_to: str | None = None) -> None:
-    """Freezes a whole backbone, or some of its layers and every BatchNorm layer.
+def freeze(
+    backbone: Backbone, *, up_to: str | None = None, blocks: str | Sequence[str] | None = None
+) -> None:
+    """Freezes a whole backbone, or its lower part, or some of its layers; and every BatchNorm layer.
 
     A frozen BatchNorm layer keeps its statistics, since Keras runs it in inference mode. That is the only way
     that holds in Keras 3: in a functional model, ``base(x, training=False)`` is overridden by the
     ``training=True`` of ``fit``, and the statistics of unfrozen layers move.
 
     Args:
-        backbone: From `tlhelpers.backbones.load`.
-        blocks: Beginnings of the names of the layers to freeze, such as ``("stem", "block1")``; all other
-            layers but BatchNorm become trainable. With neither this nor ``up_to``, everything is frozen.
+        backbone: From `tlhelpers.backbones.load`. With nothing else given, all of it is frozen.
         up_to: Beginning of a layer's name, such as ``"block4"``: freezes the last layer named so, and all
-            layers below it.
+            layers below it. The layers above become trainable.
+        blocks: Beginning of the names of the layers to freeze, or several, such as ``("stem", "block1")``;
+            all other layers but BatchNorm become trainable.
 
     Raises:
-        ValueError: If no layer is named so, or both ``blocks`` and ``up_to`` are given.
+        ValueError: If no layer is named so, both ``up_to`` and ``blocks`` are given, or ``blocks`` is empty.
     """
     if blocks is not None and up_to is not None:
-        raise ValueError("Give blocks or up_to, not both.")
+        raise ValueError("Give up_to or blocks, not both.")
+    if blocks is not None and not blocks:
+        raise ValueError(
+            "blocks is empty. To train all layers but BatchNorm, call freeze_batchnorm(backbone); "
+            "to freeze all, call freeze(backbone)."
+        )
+    names = (blocks,) if isinstance(blocks, str) else tuple(blocks or ())
     layers = list(recipes.leaf_layers(backbone.model))
-    for beginning in (*(blocks or ()), *([up_to] if up_to is not None else [])):
+    for beginning in (*names, *(() if up_to is None else (up_to,))):
         if not any(recipes.begins(layer.name, beginning) for layer in layers):
             raise ValueError(
                 f"No layer of {backbone.name} has a name that begins with {beginning!r}. "
@@ -100,15 +110,31 @@ def freeze(backbone: Backbone, blocks: tuple[str, ...] | None = None, up_to: str
             )
     if up_to is not None:
         last = max(i for i, layer in enumerate(layers) if recipes.begins(layer.name, up_to))
-        chosen = [i <= last for i in range(len(layers))]
+        chosen = layers[: last + 1]
+    elif names:
+        chosen = [layer for layer in layers if any(recipes.begins(layer.name, name) for name in names)]
     else:
-        chosen = [
-            blocks is None or any(recipes.begins(layer.name, block) for block in blocks) for layer in layers
-        ]
+        chosen = layers
+    _freeze_layers(backbone, chosen)
+
+
+def freeze_batchnorm(backbone: Backbone) -> None:
+    """Makes a whole backbone trainable, but for its BatchNorm layers, which keep the pretrained statistics.
+
+    Args:
+        backbone: From `tlhelpers.backbones.load`.
+    """
+    _freeze_layers(backbone, [])
+
+
+def _freeze_layers(backbone: Backbone, chosen: list[keras.layers.Layer]) -> None:
+    """Freezes these layers and BatchNorm; frees all others."""
+    layers = list(recipes.leaf_layers(backbone.model))
+    frozen = {id(layer) for layer in chosen}
     backbone.model.trainable = True  # sets the flag of every layer, and of the model itself
-    for layer, found in zip(layers, chosen, strict=True):
-        layer.trainable = not (found or isinstance(layer, keras.layers.BatchNormalization))
-    if all(chosen):
+    for layer in layers:
+        layer.trainable = not (id(layer) in frozen or isinstance(layer, keras.layers.BatchNormalization))
+    if len(frozen) == len(layers):
         backbone.model.trainable = False
 
 

@@ -1,6 +1,11 @@
-"""Heads on frozen features: a linear probe, a small network, nearest neighbours."""
+"""Heads on frozen features: a linear probe, a small network, nearest neighbours.
 
+Each is a `Head`: it predicts from features, and becomes a Keras layer that goes on a backbone.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import keras
 import numpy as np
@@ -16,6 +21,23 @@ from tlhelpers.streams import fit_arguments
 PROBE_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 
+class Head(Protocol):
+    """What all heads have in common."""
+
+    @property
+    def val_accuracy(self) -> float:
+        """Accuracy on the validation features, 0..1: the best of what was tried there, hence optimistic."""
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """Returns labels, int64 ``(n,)``, of features ``(n, d)``."""
+
+    def predict_proba(self, features: np.ndarray) -> np.ndarray:
+        """Returns class probabilities ``(n, n_classes)`` of features ``(n, d)``."""
+
+    def to_keras(self) -> keras.layers.Layer:
+        """Returns one built layer, features ``(n, d)`` -> logits ``(n, n_classes)``, for a classifier."""
+
+
 @dataclass(frozen=True)
 class LinearProbe:
     """A multinomial logistic regression on standardised features.
@@ -23,13 +45,17 @@ class LinearProbe:
     Attributes:
         pipeline: scikit-learn pipeline: `StandardScaler`, `LogisticRegression`.
         strength: The chosen C, inverse to the L2 penalty.
-        val_accuracy: Accuracy on the validation features for each C tried, 0..1. The best of these is
-            optimistic.
+        tried: C -> accuracy on the validation features, 0..1.
     """
 
     pipeline: Pipeline
     strength: float
-    val_accuracy: dict[float, float]
+    tried: dict[float, float]
+
+    @property
+    def val_accuracy(self) -> float:
+        """Accuracy on the validation features with the chosen C, 0..1: the best of several, so optimistic."""
+        return self.tried[self.strength]
 
     def predict(self, features: np.ndarray) -> np.ndarray:
         """Returns labels, int64 ``(n,)``, of features ``(n, d)``."""
@@ -62,7 +88,8 @@ def linear_probe(
     y_train: np.ndarray,
     f_val: np.ndarray,
     y_val: np.ndarray,
-    strengths: tuple[float, ...] = PROBE_STRENGTHS,
+    *,
+    strengths: Sequence[float] = PROBE_STRENGTHS,
 ) -> LinearProbe:
     """Trains a linear classifier on frozen features; the L2 penalty is chosen on the validation features.
 
@@ -118,6 +145,7 @@ def mlp_head(
     y_train: np.ndarray,
     f_val: np.ndarray,
     y_val: np.ndarray,
+    *,
     hidden: int = 256,
     dropout: float = 0.5,
     epochs: int = 40,
@@ -175,12 +203,21 @@ class KNNHead:
     Attributes:
         neighbours: The fitted scikit-learn classifier; it takes features of length 1.
         k: The chosen number of neighbours.
-        val_accuracy: Accuracy on the validation features for each number tried, 0..1.
+        tried: Number of neighbours -> accuracy on the validation features, 0..1.
+        f_train: The training features, of length 1, ``(n, d)``.
+        y_train: Their labels, ``(n,)``.
     """
 
     neighbours: KNeighborsClassifier
     k: int
-    val_accuracy: dict[int, float]
+    tried: dict[int, float]
+    f_train: np.ndarray
+    y_train: np.ndarray
+
+    @property
+    def val_accuracy(self) -> float:
+        """Accuracy on the validation features with the chosen k, 0..1: the best of several, so optimistic."""
+        return self.tried[self.k]
 
     def predict(self, features: np.ndarray) -> np.ndarray:
         """Returns labels, int64 ``(n,)``, of features ``(n, d)``."""
@@ -190,13 +227,33 @@ class KNNHead:
         """Returns the share of each class among the neighbours, ``(n, n_classes)``."""
         return self.neighbours.predict_proba(_unit(features))
 
+    def to_keras(self) -> keras.Model:
+        """Returns the head as one layer, features ``(n, d)`` -> logits ``(n, n_classes)``.
+
+        A Dense layer holds the training features, so that its outputs are the cosines of the angles to them;
+        an Embedding holds their labels. The softmax of these logits equals `predict_proba`, but for 1e-7.
+        Nothing in it is to be trained, so it is frozen.
+        """
+        n, n_classes = len(self.f_train), len(self.neighbours.classes_)
+        inputs = keras.Input(self.f_train.shape[1:])
+        cosines = keras.layers.Dense(n, use_bias=False, name="training_features")
+        votes = keras.layers.Embedding(n, n_classes, name="training_labels")
+        nearest = keras.ops.top_k(cosines(keras.layers.UnitNormalization()(inputs)), self.k)[1]
+        shares = keras.ops.mean(votes(nearest), axis=1)
+        head = keras.Model(inputs, keras.ops.log(shares + 1e-7), name="knn_head")
+        cosines.set_weights([self.f_train.T])
+        votes.set_weights([np.eye(n_classes)[self.y_train]])
+        head.trainable = False
+        return head
+
 
 def knn_head(
     f_train: np.ndarray,
     y_train: np.ndarray,
     f_val: np.ndarray,
     y_val: np.ndarray,
-    ks: tuple[int, ...] = (1, 5, 10, 20),
+    *,
+    ks: Sequence[int] = (1, 5, 10, 20),
 ) -> KNNHead:
     """Classifies by the nearest training features; their number is chosen on the validation features.
 
@@ -218,7 +275,8 @@ def knn_head(
         fitted = KNeighborsClassifier(k).fit(_unit(f_train), y_train)
         scores[k] = float(np.mean(fitted.predict(_unit(f_val)) == y_val))
     best = max(scores, key=lambda k: scores[k])
-    return KNNHead(KNeighborsClassifier(best).fit(_unit(f_train), y_train), best, scores)
+    f_unit = _unit(f_train)
+    return KNNHead(KNeighborsClassifier(best).fit(f_unit, y_train), best, scores, f_unit, y_train)
 
 
 def _unit(features: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import keras
 OPTIMIZERS = ("adam", "sgd")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """All settings of a fine-tuning run; `tlhelpers.finetune.fine_tune` follows it.
 

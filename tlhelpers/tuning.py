@@ -39,6 +39,7 @@ class RangeTest:
 def range_test(
     model: keras.Model,
     ds: data.Dataset,
+    *,
     low: float = 1e-6,
     high: float = 1.0,
     steps: int = 80,
@@ -106,6 +107,7 @@ def search(
     objective: Callable[[optuna.Trial], float],
     n_trials: int,
     path: str | Path | None = None,
+    *,
     sampler: str = "tpe",
     seed: int = 0,
     pruner: optuna.pruners.BasePruner | None = None,
@@ -263,7 +265,7 @@ def _alive(place: Path | None, worker: str | None) -> bool:
     return False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FineTuning:
     """An objective for `search`: fine-tunes with the proposed settings, and returns the validation accuracy.
 
@@ -362,15 +364,20 @@ class FineTuning:
         # The pull of L2-SP is defined on a whole classifier, not on the part above a trunk.
         whole = trained == len(blocks) or settings["l2_sp"] > 0
         flip = keras.layers.RandomFlip("horizontal") if settings["flips"] and whole else None
-        model = finetune.build_classifier(base, n_classes, head, settings["dropout"], flip)
-        finetune.freeze(base, blocks[: len(blocks) - trained])
+        model = finetune.build_classifier(
+            base, n_classes, head, dropout=settings["dropout"], augmentation=flip
+        )
+        if trained == len(blocks):
+            finetune.freeze_batchnorm(base)
+        else:
+            finetune.freeze(base, blocks=blocks[: len(blocks) - trained])
         for layer in recipes.leaf_layers(base.model):
             if any(recipes.begins(layer.name, block) for block in fresh):
                 layer.trainable = True  # its normalisation, too: it has no statistics yet
         recipe = recipes.Recipe(
-            self.epochs,
-            settings["learning_rate"],
-            self.batch_size,
+            epochs=self.epochs,
+            learning_rate=settings["learning_rate"],
+            batch_size=self.batch_size,
             weight_decay=settings["weight_decay"],
             l2_sp=settings["l2_sp"],
         )

@@ -58,6 +58,7 @@ def record(
     name: str,
     values: float | Sequence[float] | np.ndarray,
     unit: str = "%",
+    *,
     live: float | None = None,
     between: tuple[float, float] | None = None,
 ) -> None:
@@ -199,6 +200,7 @@ def over_seeds(
     profile: str,
     measure: Callable[[int], dict[str, float]],
     seeds: Sequence[int],
+    *,
     live: dict[str, float] | None = None,
     measure_missing: bool = False,
 ) -> Measurements:

@@ -129,8 +129,8 @@ def _through_all(s: Setting, probe_first: bool, recipe: Recipe) -> Fitted:
     backbone = s.load_backbone()
     head = _probe(s, backbone).to_keras() if probe_first else None
     augmentation = keras.Sequential(s.flip()) if s.flips else None
-    model = finetune.build_classifier(backbone, s.ds.n_classes, head, 0.2, augmentation)
-    finetune.freeze(backbone, ())
+    model = finetune.build_classifier(backbone, s.ds.n_classes, head, dropout=0.2, augmentation=augmentation)
+    finetune.freeze_batchnorm(backbone)
     finetune.fine_tune(model, _unwatched(s.ds), recipe)
     return _whole(model)
 

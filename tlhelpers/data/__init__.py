@@ -72,6 +72,7 @@ class Dataset:
 
 def load(
     name_or_path: str | os.PathLike[str],
+    *,
     n_train: int | None = None,
     n_val: int | None = None,
     n_test: int | None = None,

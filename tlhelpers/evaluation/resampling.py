@@ -61,6 +61,7 @@ class Comparison:
 def cross_validate(
     f: np.ndarray,
     y: np.ndarray,
+    *,
     folds: int = 5,
     strengths: Sequence[float] = PROBE_STRENGTHS,
     inner_folds: int = 3,
@@ -154,6 +155,7 @@ def compare(
     y: np.ndarray,
     first: np.ndarray,
     second: np.ndarray,
+    *,
     level: float = 0.95,
     draws: int = 10_000,
     seed: int = 0,

@@ -36,6 +36,7 @@ def extract(
     backbone: Backbone,
     x: np.ndarray | data.ImageSequence,
     taps: str | Sequence[str] = "last",
+    *,
     engine: str = "auto",
     cache: bool = True,
     batch_size: int | None = None,

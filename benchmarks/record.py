@@ -67,13 +67,8 @@ def main() -> None:
         mirror = np.random.default_rng(0).random(len(ds.x_train)) < 0.5
         x_train = np.where(mirror[:, None, None, None], ds.x_train[:, :, ::-1], ds.x_train)
         unwatched = replace(ds, x_train=x_train, x_val=ds.x_val[:0], y_val=ds.y_val[:0])
-        top, activations = finetune.cached_trunk(model, backbone, unwatched)
-        lap("trunk")
-        finetune.fine_tune(
-            top,
-            activations,
-            recipes.Recipe(epochs=args.epochs, learning_rate=args.rate, batch_size=args.batch),
-        )
+        recipe = recipes.Recipe(epochs=args.epochs, learning_rate=args.rate, batch_size=args.batch)
+        finetune.fine_tune(model, unwatched, recipe, cache=True)
         lap("fine-tuning")
         kernel, bias = model.get_layer("head").get_weights()
         if args.trial:

@@ -20,21 +20,21 @@ import keras
 import numpy as np
 from _common import table, write
 
-from tlhelpers import backbones, data, evaluation, features, finetune, heads
+from tlhelpers import backbones, data, evaluation, features, finetune, heads, trunk
 
 SIZE, BATCH = 96, 64
 DEPTHS = {f"block{k}": ("stem", *(f"block{i}" for i in range(1, k + 1))) for k in (3, 4, 5)}
 
 
-def classifier(ds: data.Dataset, frozen: tuple[str, ...]) -> tuple[backbones.Backbone, keras.Model]:
-    """Returns a backbone with frozen blocks, and a classifier on it whose head was fitted first."""
+def classifier(ds: data.Dataset, frozen: tuple[str, ...]) -> keras.Model:
+    """Returns a classifier on a backbone with frozen blocks, whose head was fitted first."""
     keras.utils.set_random_seed(0)
     backbone = backbones.load("efficientnet_lite0", image_size=SIZE)
     f_train, f_val = features.extract(backbone, ds.x_train), features.extract(backbone, ds.x_val)
     head = heads.linear_probe(f_train, ds.y_train, f_val, ds.y_val).to_keras()
     model = finetune.build_classifier(backbone, ds.n_classes, head=head)
     finetune.freeze(backbone, blocks=frozen)
-    return backbone, model
+    return model
 
 
 def epoch(model: keras.Model, x: np.ndarray, y: np.ndarray) -> float:
@@ -51,10 +51,10 @@ def epoch(model: keras.Model, x: np.ndarray, y: np.ndarray) -> float:
 def measure(ds: data.Dataset, name: str, rounds: int) -> dict:
     """Returns seconds of both ways, and the accuracies that two epochs reach."""
     found: dict = {"trunk_up_to": name}
-    _, whole = classifier(ds, DEPTHS[name])
-    backbone, split = classifier(ds, DEPTHS[name])
+    whole = classifier(ds, DEPTHS[name])
+    split = classifier(ds, DEPTHS[name])
     start = time.perf_counter()
-    top, activations = finetune.cached_trunk(split, backbone, ds, cache=False)
+    top, activations = trunk.above(split, ds)
     found["trunk_seconds"] = time.perf_counter() - start
     x_whole = data.resize(ds.x_train, SIZE)
     for model in (whole, top):

@@ -398,3 +398,22 @@ def test_a_fault_of_our_own_is_not_called_a_failed_download(monkeypatch):
     monkeypatch.setattr(keras.applications, "VGG16", broken)
     with pytest.raises(TypeError, match="unexpected argument"):
         backbones.load("vgg16", 32, weights=None)
+
+
+def test_shortened():
+    keras.utils.set_random_seed(0)
+    inputs = x = keras.Input((8, 8, 3), name="image")
+    for block in ("block1", "block2", "block3"):
+        x = keras.layers.Conv2D(4, 3, padding="same", name=f"{block}_conv")(x)
+        x = keras.layers.ReLU(name=f"{block}_relu")(x)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    base = backbones.Backbone("small", 8, keras.Model(inputs, x, name="small"), "random")
+    short = backbones.shortened(base, 2)
+    assert short.blocks == ("block1", "block2")
+    images = np.random.default_rng(0).normal(size=(3, 8, 8, 3)).astype("float32")
+    inner = keras.Model(base.model.input, base.model.get_layer("block2_relu").output)
+    expected = np.asarray(inner(images)).mean(axis=(1, 2))
+    np.testing.assert_allclose(np.asarray(short.model(images)), expected, rtol=1e-5)
+    assert backbones.shortened(base, 3) is base
+    with pytest.raises(ValueError, match="has 3 blocks"):
+        backbones.shortened(base, 4)

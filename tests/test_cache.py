@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tlhelpers import cache as disk
+from tlhelpers.app import cache_folder
 
 KEY = "0123456789abcdef"
 
@@ -63,15 +64,15 @@ def test_what_was_written_is_read(folder, shape, dtype):
         assert found.dtype == dtype
         np.testing.assert_array_equal(found, rows)
     assert disk.has(KEY)
-    assert disk.verify() == []
+    assert cache_folder.verify() == []
 
 
 def test_a_key_without_an_entry(folder, caplog):
     assert disk.load(KEY) is None
     assert not disk.has(KEY)
-    assert disk.entries() == []
-    assert disk.verify() == []
-    assert disk.clear() == 0
+    assert cache_folder.entries() == []
+    assert cache_folder.verify() == []
+    assert cache_folder.clear() == 0
     assert not caplog.records
     assert not folder.exists()  # looking makes nothing
 
@@ -87,7 +88,7 @@ def test_writing_to_an_array_does_not_change_the_file():
 def test_entries_say_what_they_are_and_the_largest_is_first(folder):
     write(array(3), "small", about="three rows")
     write(array(300), "large", about="many rows")
-    found = disk.entries()
+    found = cache_folder.entries()
     assert [(entry.key, entry.about) for entry in found] == [("large", "many rows"), ("small", "three rows")]
     assert found[1].path == folder / "small.npy"
     assert found[1].n_bytes == (folder / "small.npy").stat().st_size > array(3).nbytes
@@ -103,7 +104,7 @@ def test_clearing_frees_everything_and_says_how_much(folder):
     size = sum((folder / name).stat().st_size for name in files(folder)) + 1000
     other = folder.parent / "mine.txt"
     other.write_text("not ours")
-    assert disk.clear() == size
+    assert cache_folder.clear() == size
     assert files(folder.parent) == ["mine.txt"]
     assert disk.load("one") is None
 
@@ -142,14 +143,14 @@ def test_a_damaged_entry_is_not_read_but_named_and_replaced(folder, caplog, dama
     assert KEY in caplog.text
     assert "computed again" in caplog.text
     caplog.clear()
-    problems = disk.verify()
+    problems = cache_folder.verify()
     assert len(problems) == 1
     assert problems[0].startswith(KEY)
     assert not caplog.records  # `verify` answers, it does not warn
-    assert "whole" in [entry.key for entry in disk.entries()]
+    assert "whole" in [entry.key for entry in cache_folder.entries()]
     write(rows)
     np.testing.assert_array_equal(disk.load(KEY), rows)
-    assert disk.verify() == []
+    assert cache_folder.verify() == []
 
 
 def test_no_byte_of_an_array_file_can_change_unseen(folder, caplog):
@@ -180,10 +181,10 @@ def test_no_byte_of_an_array_file_can_change_unseen(folder, caplog):
 
 def test_a_stopped_run_is_named(folder):
     disk.Parts(KEY, (4,), np.float32).append(array())
-    (parts,) = disk.stopped()
+    (parts,) = cache_folder.stopped()
     assert parts.name == f"{KEY}.parts"
-    assert disk.verify() == []  # nothing is lost, so nothing is wrong
-    assert disk.entries() == []
+    assert cache_folder.verify() == []  # nothing is lost, so nothing is wrong
+    assert cache_folder.entries() == []
 
 
 # --- Parts ---
@@ -290,7 +291,7 @@ def test_no_room_for_the_whole(folder, monkeypatch, owner, function):
             parts.finish("done")
     assert not files(folder)
     write(array())  # as soon as there is room
-    assert disk.verify() == []
+    assert cache_folder.verify() == []
 
 
 def test_another_failure_keeps_the_parts(folder, monkeypatch):

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from tlhelpers.evaluation import errors, resampling
+from tlhelpers import evaluation
+from tlhelpers.evaluation import errors
 
 
 def test_by_class_by_hand():
@@ -47,7 +48,7 @@ def test_planted_label_errors_are_found():
     planted = rng.choice(600, 30, replace=False)
     given = y.copy()
     given[planted] = (y[planted] + rng.integers(1, 3, 30)) % 3
-    proba = resampling.cross_validate(f, given, strengths=(1.0,)).proba
+    proba = evaluation.cross_validate(f, given, strengths=(1.0,)).proba
     found = errors.label_errors(given, proba)
     hits = np.isin(found, planted)
     assert hits.sum() >= 24

@@ -17,7 +17,9 @@ from sklearn.datasets import load_sample_image
 
 from tlhelpers import backbones, data, features, finetune
 from tlhelpers import cache as disk
+from tlhelpers.app import cache_folder
 from tlhelpers.backbones import Backbone
+from tlhelpers.features import _onnx
 
 
 @pytest.fixture(autouse=True)
@@ -120,8 +122,8 @@ def files(cache: Path, part: str = "") -> list[str]:
 
 
 def n_entries() -> int:
-    assert disk.verify() == []
-    return len(disk.entries())
+    assert cache_folder.verify() == []
+    return len(cache_folder.entries())
 
 
 def direct(backbone: Backbone, images: np.ndarray) -> np.ndarray:
@@ -317,16 +319,16 @@ def test_a_failure_of_the_machine_is_not_remembered(tiny, x, monkeypatch, cache)
 
 
 def test_a_graph_that_differs_from_keras_is_not_used(tiny, x, monkeypatch, cache):
-    real = features._session
+    real = _onnx.session
 
     def wrong(path):
         run = real(path)
         return lambda images: run(images) * 1.001
 
-    monkeypatch.setattr(features, "_session", wrong)
+    monkeypatch.setattr(_onnx, "session", wrong)
     with pytest.raises(RuntimeError, match=r"differs from Keras by 1\.0e-03"):
         features.extract(tiny, x, engine="onnx")
-    assert not disk.entries()
+    assert not cache_folder.entries()
     assert not [name for name in files(cache) if name.endswith(".onnx")]
 
 
@@ -392,7 +394,7 @@ def test_other_calibration_images_are_another_entry_and_none_are_those_of_x(tiny
     assert n_entries() == 2
     assert not np.array_equal(*found)  # another range of the activations
     resized = data.resize(dark, 16)
-    assert len(seen[0]) == features.CALIBRATION_IMAGES
+    assert len(seen[0]) == _onnx.CALIBRATION_IMAGES
     assert {image.tobytes() for image in seen[0].astype(np.uint8)} <= {image.tobytes() for image in resized}
     np.testing.assert_array_equal(seen[1], bright)
     # other images with a known calibration: no new graph
@@ -601,7 +603,7 @@ def test_the_second_call_runs_no_network(tiny, x, ran, monkeypatch, engine):
 def test_the_second_call_with_auto_needs_no_graph(tiny, x, monkeypatch, ran):
     monkeypatch.setattr(features, "_on_accelerator", lambda: False)
     first = features.extract(tiny, x)
-    monkeypatch.setattr(features, "_graph", None)
+    monkeypatch.setattr(_onnx, "graph", None)
     np.testing.assert_array_equal(features.extract(tiny, x), first)
     assert ran.engines == {"onnx"}
 
@@ -720,7 +722,7 @@ def test_damaged_features_are_computed_again_with_a_warning(
 ):
     monkeypatch.setattr(features, "_on_accelerator", lambda: True)
     first = features.extract(tiny, x, engine=engine).copy()
-    (entry,) = disk.entries()
+    (entry,) = cache_folder.entries()
     damage(entry.path, entry.path.with_suffix(".json"))
     with caplog.at_level(logging.WARNING):
         found = features.extract(tiny, x, engine=engine)
@@ -766,7 +768,7 @@ def test_a_stopped_run_goes_on_where_it_was(tiny, monkeypatch, small_parts, ran,
         stop_after(patch, steps, error)
         with pytest.raises(error, match="stopped"):
             features.extract(tiny, x, engine="keras", batch_size=2)
-    assert not disk.entries()
+    assert not cache_folder.entries()
     ran.clear()
     found = features.extract(tiny, x, engine="keras", batch_size=2)
     assert sum(ran) == left

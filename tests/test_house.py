@@ -12,11 +12,11 @@ from tools.numbers.provenance import ROOT
 PACKAGE = ROOT / "tlhelpers"
 # From the bottom to the top: a room imports from rooms below it, never from beside or above.
 ORDER = (
-    {"paths", "streams"},
+    {"paths", "streams", "layers"},
     {"cache", "data"},
     {"backbones", "losses", "recipes", "evaluation"},
     {"features", "plots"},
-    {"heads", "figures"},
+    {"heads", "trunk"},
     {"finetune"},
     {"tuning"},
     {"audit", "course", "app"},

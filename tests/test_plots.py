@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from tlhelpers import plots
-from tlhelpers.evaluation import t_interval
+from tlhelpers.evaluation import calibration, t_interval
 
 RESULTS = {"from scratch": [0.5, 0.52, 0.54], "fine-tuning": [0.8, 0.81, 0.79], "something else": [0.7]}
 
@@ -166,3 +166,28 @@ def test_confusion_without_errors_has_no_pictures():
     matrix = plots.confusion(x, y, y, ["a", "b", "c"])
     assert not matrix.pictures
     assert "<details" not in matrix._repr_html_()
+
+
+def test_reliability_draws_each_bin_and_says_which_way_it_is_off():
+    proba = np.tile([0.9, 0.1], (100, 1))
+    y = np.repeat([0, 1], [60, 40])
+    r = calibration.reliability(y, proba)
+    ax, words = plots.reliability({"raw": r})
+    assert "raw: on average 30.0 points too certain, 1 bins" in words
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["as it should be", "raw"]
+    (line,) = ax.containers[0].lines[:1]
+    assert line.get_xydata().tolist() == pytest.approx(np.array([[90.0, 60.0]]))
+    assert "too uncertain" in plots.reliability({"raw": calibration.reliability(0 * y, proba)})[1]
+
+
+def test_learning_curves():
+    curve = np.array([[0.5, 0.6, 0.7], [0.8, 0.8, 0.8]])
+    ax, words = plots.learning_curves([10, 100], {"linear probe": curve})
+    assert "60.0 % at 10, 80.0 % at 100" in words
+    assert ax.lines[0].get_color() == plots.METHODS["linear probe"][0]
+    band = ax.collections[0].get_paths()[0].vertices
+    assert band[:, 1].min() == pytest.approx(t_interval(100 * curve[0])[1])
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["10", "100"]
+    assert "at 100" in plots.learning_curves([10, 100], {"one seed": curve[:, :1]})[1]
+    with pytest.raises(ValueError, match=r"must be \(3, seeds\)"):
+        plots.learning_curves([1, 2, 3], {"a": curve})

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tiny import make_backbone, make_dataset, moved, weights
-from tlhelpers import audit, data, finetune, recipes
+from tlhelpers import audit, data, finetune, layers, recipes, trunk
 from tlhelpers.recipes import Recipe
 
 
@@ -79,9 +79,9 @@ def test_a_name_that_fits_no_layer_is_an_error():
 
 
 def test_a_number_in_a_name_matches_as_a_whole_and_the_longer_name_counts():
-    assert recipes.begins("block1_conv", "block1")
-    assert recipes.begins("block1_conv", "block")
-    assert not recipes.begins("block10_conv", "block1")
+    assert layers.begins("block1_conv", "block1")
+    assert layers.begins("block1_conv", "block")
+    assert not layers.begins("block10_conv", "block1")
     table = {"block": 1.0, "block1": 2.0}
     assert recipes._of(table, "block1_conv", 0.0) == 2.0
     assert recipes._of(table, "block2_conv", 0.0) == 1.0
@@ -246,14 +246,12 @@ def test_l2_sp_holds_what_is_above_a_cached_trunk_but_not_its_head():
     backbone = make_backbone()
     model = finetune.build_classifier(backbone, 3)
     finetune.freeze(backbone, up_to="block1")
-    top, cached = finetune.cached_trunk(model, backbone, make_dataset(), cache=False)
     seen = []
     note = keras.callbacks.LambdaCallback(
-        on_train_begin=lambda *_: seen.extend(v.path for v in top.trainable_weights if v.regularizer)
+        on_train_begin=lambda *_: seen.extend(v.path for v in model.trainable_weights if v.regularizer)
     )
-    finetune.fine_tune(
-        top, cached, Recipe(epochs=1, learning_rate=0.01, batch_size=8, l2_sp=0.1), callbacks=[note]
-    )
+    recipe = Recipe(epochs=1, learning_rate=0.01, batch_size=8, l2_sp=0.1)
+    finetune.fine_tune(model, make_dataset(), recipe, cache=True, callbacks=[note])
     assert {path.split("/")[-2] for path in seen} == {"block2_conv"}
 
 
@@ -346,8 +344,8 @@ def test_a_saved_model_has_no_augmentation_and_gives_equal_answers(tmp_path):
     x = data.resize(make_dataset().x_train, 8)
     exported = finetune.for_inference(model)
     assert any("random" in layer.name for layer in augmentation.layers)
-    assert not any("random" in layer.name for layer in recipes.leaf_layers(exported))
-    assert any(layer.name == finetune.AUGMENTATION for layer in model.layers)
+    assert not any("random" in layer.name for layer in layers.leaves(exported))
+    assert any(layer.name == trunk.AUGMENTATION for layer in model.layers)
     exported.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(loaded.predict(x, verbose=0), exported.predict(x, verbose=0))

@@ -14,7 +14,7 @@ import optuna
 import pytest
 
 import tiny
-from tlhelpers import backbones, recipes, tuning
+from tlhelpers import tuning
 
 # A trial notes its number and its proposal when it starts and when it ends; the file survives a kill.
 SCRIPT = """
@@ -208,104 +208,3 @@ def test_range_test_errors():
     model.layers[-1].set_weights([np.full((192, 2), np.nan, np.float32), np.zeros(2, np.float32)])
     with pytest.raises(ValueError, match="out of bounds within 0 steps"):
         tuning.range_test(model, ds)
-
-
-@pytest.fixture
-def fine_tuning(monkeypatch, tmp_path):
-    """Fine-tuning of a network of four small blocks, in place of a real one."""
-    monkeypatch.setenv("TLHELPERS_CACHE", str(tmp_path / "cache"))
-
-    def load(name: str, image_size: int, weights: str | None = "imagenet") -> backbones.Backbone:
-        keras.utils.set_random_seed(0 if weights else 1)
-        inputs = x = keras.Input((image_size, image_size, 3), name="image")
-        x = keras.layers.Rescaling(1 / 128, -1, name="preprocess")(x)
-        for block in ("block1", "block2", "block3", "block4"):
-            x = keras.layers.Conv2D(4, 3, padding="same", name=f"{block}_conv")(x)
-            x = keras.layers.BatchNormalization(name=f"{block}_bn")(x)
-            x = keras.layers.ReLU(name=f"{block}_relu")(x)
-        x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
-        return backbones.Backbone(name, image_size, keras.Model(inputs, x, name=name), str(weights))
-
-    monkeypatch.setattr(backbones, "load", load)
-    tuning._blocks.cache_clear()
-    yield tuning.FineTuning(
-        ds=tiny.make_dataset(), backbone="small", image_size=tiny.SIZE, epochs=1, batch_size=12
-    )
-    tuning._blocks.cache_clear()
-
-
-def test_settings_and_their_errors(fine_tuning):
-    assert fine_tuning.settings()["kept"] == 4
-    for other in ({"searched": ("rate",)}, {"usual": {"rate": 1}}):
-        with pytest.raises(ValueError, match="no setting rate"):
-            replace(fine_tuning, **other).settings()
-
-
-@pytest.mark.slow
-def test_each_setting_acts(fine_tuning):
-    usual = fine_tuning.settings() | {"learning_rate": 1e-2, "dropout": 0.0, "flips": False}
-
-    def trained(**changed) -> keras.Model:
-        return fine_tuning.train(usual | changed)[0]
-
-    def values(model: keras.Model) -> list[np.ndarray]:
-        return [np.array(w) for w in model.weights]
-
-    reference = trained()
-    np.testing.assert_equal(values(reference), values(trained()))  # a seed determines all
-    start = fine_tuning._backbone(4, 0.0)[0].model
-    for layer in recipes.leaf_layers(reference):
-        if layer.name.startswith("block") and layer.weights:
-            same = all(
-                np.array_equal(a, b)
-                for a, b in zip(layer.get_weights(), start.get_layer(layer.name).get_weights(), strict=True)
-            )
-            assert same == (layer.name in ("block1_conv", "block2_conv") or "_bn" in layer.name), layer.name
-    assert len(trained(kept=3).get_layer("small_3_blocks").layers) < len(reference.get_layer("small").layers)
-    assert len(trained(head="mlp").get_layer("head").layers) == 2
-    for changed in ({"learning_rate": 1e-4}, {"trained": 1}, {"weight_decay": 5.0}, {"l2_sp": 5.0},
-                    {"dropout": 0.5}, {"flips": True}, {"trained": 4}, {"fresh": 0.25}):  # fmt: skip
-        moved = [
-            not np.array_equal(a, b)
-            for a, b in zip(values(reference), values(trained(**changed)), strict=True)
-        ]
-        assert any(moved), changed
-
-
-def test_fresh_blocks_start_from_other_weights_and_train_whole(fine_tuning):
-    base, fresh = fine_tuning._backbone(4, 0.5)
-    assert fresh == ("block3", "block4")
-    loaded = backbones.load("small", tiny.SIZE).model
-    for block, differs in (("block2", False), ("block3", True)):
-        weights = [m.get_layer(f"{block}_conv").get_weights()[0] for m in (base.model, loaded)]
-        assert np.array_equal(*weights) != differs
-    model, _ = fine_tuning.train(fine_tuning.settings() | {"fresh": 0.5, "trained": 1})
-    inner = model.get_layer("small")
-    assert inner.get_layer("block3_bn").trainable
-    assert not inner.get_layer("block2_bn").trainable
-
-
-def test_a_search_of_fine_tuning_reports_and_prunes(fine_tuning):
-    class After0(optuna.pruners.BasePruner):
-        def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
-            return trial.number > 0
-
-    study = tuning.search(replace(fine_tuning, epochs=2), 2, pruner=After0())
-    assert [t.state.name for t in study.trials] == ["COMPLETE", "PRUNED"]
-    assert sorted(study.trials[0].intermediate_values) == [0, 1]
-    assert list(study.trials[1].intermediate_values) == [0]
-    assert study.trials[0].value == study.trials[0].intermediate_values[1]
-    assert set(study.trials[0].params) == set(fine_tuning.searched)
-
-
-def test_shortened(fine_tuning):
-    base = backbones.load("small", tiny.SIZE)
-    short = tuning.shortened(base, 2)
-    assert short.blocks == ("block1", "block2")
-    x = tiny.images(3).astype("float32")
-    inner = keras.Model(base.model.input, base.model.get_layer("block2_relu").output)
-    expected = np.asarray(inner(x)).mean(axis=(1, 2))
-    np.testing.assert_allclose(np.asarray(short.model(x)), expected, rtol=1e-5)
-    assert tuning.shortened(base, 4) is base
-    with pytest.raises(ValueError, match="has 4 blocks"):
-        tuning.shortened(base, 5)

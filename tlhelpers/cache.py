@@ -12,7 +12,6 @@ import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -25,41 +24,9 @@ from tlhelpers.paths import atomic_path, cache_dir
 _SLICE = 1 << 24  # bytes that are hashed or copied at a time: what is large stays on disk
 
 
-@dataclass(frozen=True)
-class Entry:
-    """An array in the cache.
-
-    Attributes:
-        key: Its name, a digest of all that it depends on.
-        path: The file with the array.
-        n_bytes: Size on disk.
-        made: Day on which it was computed.
-        about: What it is, in words: backbone, images, engine.
-    """
-
-    key: str
-    path: Path
-    n_bytes: int
-    made: str
-    about: str
-
-
 def folder() -> Path:
     """Returns the folder with the arrays; it need not exist."""
     return cache_dir() / "features"
-
-
-def entries() -> list[Entry]:
-    """Returns the complete entries, the largest first."""
-    found = []
-    for note in folder().glob("*.json"):
-        array = note.with_suffix(".npy")
-        try:
-            meta = json.loads(note.read_text(encoding="utf-8"))
-            found.append(Entry(note.stem, array, array.stat().st_size, meta["made"], meta["about"]))
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # `verify` names it
-    return sorted(found, key=lambda entry: -entry.n_bytes)
 
 
 def has(key: str) -> bool:
@@ -89,37 +56,6 @@ def load(key: str) -> np.ndarray | None:
         )
         return None
     return np.asarray(array)
-
-
-def verify() -> list[str]:
-    """Reads everything; returns what is wrong, one line a file."""
-    problems = []
-    for note in sorted(folder().glob("*.json")):
-        logger = logging.getLogger(__name__)
-        before, logger.disabled = logger.disabled, True
-        try:
-            if load(note.stem) is None:
-                problems.append(f"{note.stem}.npy is missing or damaged")
-        finally:
-            logger.disabled = before
-    for array in sorted(folder().glob("*.npy")):
-        if not array.with_suffix(".json").is_file():
-            problems.append(f"{array.name} has no note, so it is never read")
-    return problems
-
-
-def stopped() -> list[Path]:
-    """Returns the folders of runs that were stopped, or are at work: the next run goes on behind them."""
-    return sorted(folder().glob("*.parts"))
-
-
-def clear() -> int:
-    """Removes all arrays, exported graphs and parts. Returns the number of bytes that became free."""
-    freed = 0
-    for place in (folder(), cache_dir() / "onnx"):
-        freed += sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
-        shutil.rmtree(place, ignore_errors=True)
-    return freed
 
 
 @contextmanager

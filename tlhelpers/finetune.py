@@ -8,12 +8,10 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tlhelpers import data, features, losses, recipes
+from tlhelpers import data, layers, losses, recipes, trunk
 from tlhelpers.backbones import Backbone
 from tlhelpers.recipes import Recipe
 from tlhelpers.streams import fit_arguments
-
-AUGMENTATION = "augmentation"  # the name of the layer that changes images while training
 
 
 def build_classifier(
@@ -62,7 +60,7 @@ def for_inference(model: keras.Model) -> keras.Model:
     inputs = keras.Input(model.input_shape[1:], name="image")
     x = inputs
     for layer in model.layers[1:]:
-        if layer.name != AUGMENTATION:
+        if layer.name != trunk.AUGMENTATION:
             x = layer(x)
     return keras.Model(inputs, x, name=model.name)
 
@@ -71,7 +69,7 @@ def _augmented(inputs: keras.KerasTensor, augmentation: keras.layers.Layer | Non
     """Applies an augmentation under a name by which `for_inference` finds it."""
     if augmentation is None:
         return inputs
-    return keras.Sequential([augmentation], name=AUGMENTATION)(inputs)
+    return keras.Sequential([augmentation], name=trunk.AUGMENTATION)(inputs)
 
 
 def freeze(
@@ -101,20 +99,20 @@ def freeze(
             "to freeze all, call freeze(backbone)."
         )
     names = (blocks,) if isinstance(blocks, str) else tuple(blocks or ())
-    layers = list(recipes.leaf_layers(backbone.model))
+    leaves = list(layers.leaves(backbone.model))
     for beginning in (*names, *(() if up_to is None else (up_to,))):
-        if not any(recipes.begins(layer.name, beginning) for layer in layers):
+        if not any(layers.begins(leaf.name, beginning) for leaf in leaves):
             raise ValueError(
                 f"No layer of {backbone.name} has a name that begins with {beginning!r}. "
                 f"Its blocks: {', '.join(backbone.blocks)}."
             )
     if up_to is not None:
-        last = max(i for i, layer in enumerate(layers) if recipes.begins(layer.name, up_to))
-        chosen = layers[: last + 1]
+        last = max(i for i, leaf in enumerate(leaves) if layers.begins(leaf.name, up_to))
+        chosen = leaves[: last + 1]
     elif names:
-        chosen = [layer for layer in layers if any(recipes.begins(layer.name, name) for name in names)]
+        chosen = [leaf for leaf in leaves if any(layers.begins(leaf.name, name) for name in names)]
     else:
-        chosen = layers
+        chosen = leaves
     _freeze_layers(backbone, chosen)
 
 
@@ -129,120 +127,38 @@ def freeze_batchnorm(backbone: Backbone) -> None:
 
 def _freeze_layers(backbone: Backbone, chosen: list[keras.layers.Layer]) -> None:
     """Freezes these layers and BatchNorm; frees all others."""
-    layers = list(recipes.leaf_layers(backbone.model))
+    leaves = list(layers.leaves(backbone.model))
     frozen = {id(layer) for layer in chosen}
     backbone.model.trainable = True  # sets the flag of every layer, and of the model itself
-    for layer in layers:
-        layer.trainable = not (id(layer) in frozen or isinstance(layer, keras.layers.BatchNormalization))
-    if len(frozen) == len(layers):
+    for leaf in leaves:
+        leaf.trainable = not (id(leaf) in frozen or isinstance(leaf, keras.layers.BatchNormalization))
+    if len(frozen) == len(leaves):
         backbone.model.trainable = False
-
-
-class RandomView(keras.layers.Layer):
-    """Takes one of several views of each image while training, and the first one otherwise.
-
-    Input ``(n, v, ...)``, output ``(n, ...)``.
-    """
-
-    def __init__(self, **kwargs) -> None:  # type: ignore[no-untyped-def]
-        super().__init__(**kwargs)
-        self.seed_generator = keras.random.SeedGenerator()
-
-    def call(self, x: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
-        if not training:
-            return x[:, 0]
-        draw = keras.random.uniform(keras.ops.shape(x)[:2], seed=self.seed_generator)
-        chosen = keras.ops.cast(draw >= keras.ops.max(draw, axis=1, keepdims=True), x.dtype)
-        each = (-1, x.shape[1] or keras.ops.shape(x)[1], *[1] * (len(x.shape) - 2))
-        return keras.ops.sum(keras.ops.reshape(chosen, each) * x, axis=1)
-
-
-def cached_trunk(
-    model: keras.Model, backbone: Backbone, ds: data.Dataset, flips: bool = False, cache: bool = True
-) -> tuple[keras.Model, data.Dataset]:
-    """Splits a classifier below its first unfrozen layer, and computes what is below once.
-
-    The frozen trunk gives the same activations in every epoch, so they are computed once, by `extract`, and
-    kept in half precision. Only the part above trains on. It shares its layers with ``model``, so that
-    ``model`` is fine-tuned when the part is. The result is that of training ``model`` itself, but for
-    rounding: the trunk must be frozen, BatchNorm included (`freeze` does that), and of augmentation only what
-    ``flips`` does is left, since random changes of the pixels cannot pass through a cache. Dropout inside the
-    trunk, as in Keras' EfficientNets, does not act either.
-
-    Args:
-        model: From `build_classifier`, with this backbone; its augmentation is left out.
-        backbone: The backbone, after `freeze`.
-        ds: Data set; its test images are not touched.
-        flips: Whether to compute each training image mirrored, too. In each step one of both is drawn, as
-            ``RandomFlip("horizontal")`` does.
-        cache: As in `extract`.
-
-    Returns:
-        The part above, activations ``(n, v, h, w, c)`` -> logits, for `fine_tune`; and the data set with
-        activations for training and validation images, float16, ``v`` views each.
-
-    Raises:
-        ValueError: If nothing is frozen below the first unfrozen layer, or nothing is unfrozen.
-    """
-    name = _cut(backbone)
-    views = [ds.x_train]
-    if flips:
-        x = ds.x_train
-        views.append(x.mirrored() if isinstance(x, data.ImageSequence) else x[:, :, ::-1])
-    train = [features.extract(backbone, x, [name], cache=cache, pooled=False) for x in views]
-    val = features.extract(backbone, ds.x_val, [name], cache=cache, pooled=False)
-
-    below = backbone.model.get_layer(name).output
-    inputs = keras.Input((None, *below.shape[1:]), name="activations")
-    x = keras.Model(below, backbone.model.output)(RandomView(name="view")(inputs))
-    chain = model.layers[model.layers.index(backbone.model) + 1 :]
-    for layer in chain:
-        x = layer(x)
-    top = keras.Model(inputs, x, name=f"{model.name}_top")
-    return top, replace(ds, x_train=np.stack(train, axis=1), x_val=val[:, None])
-
-
-def _cut(backbone: Backbone) -> str:
-    """Returns the highest layer below the first unfrozen one whose output is all that those above it need."""
-    # Not all steps are layers: a sum written as ``x + y`` is an operation.
-    steps = [step for step in backbone.model.operations if not isinstance(step, keras.layers.InputLayer)]
-    live = [i for i, step in enumerate(steps) if getattr(step, "trainable_weights", ())]
-    if not live:
-        raise ValueError("Every layer of the backbone is frozen: train a head on extract(backbone, x).")
-    position = {step.name: i for i, step in enumerate(steps)}
-    frozen = [i for i, step in enumerate(steps[: live[0]]) if getattr(step, "weights", ())]
-    for cut in range(live[0] - 1, frozen[0] - 1 if frozen else live[0], -1):
-        crossing = {
-            tensor._keras_history.operation.name
-            for step in steps[cut + 1 :]
-            for tensor in keras.tree.flatten(step.input)
-            if position.get(tensor._keras_history.operation.name, -1) <= cut
-        }
-        if crossing == {steps[cut].name} and isinstance(steps[cut], keras.layers.Layer):
-            return steps[cut].name
-    raise ValueError(
-        "No layer is frozen below the first unfrozen one: call finetune.freeze(backbone, up_to=...)."
-    )
 
 
 def fine_tune(
     model: keras.Model,
     ds: data.Dataset,
     recipe: Recipe,
+    *,
+    cache: bool = False,
     resume: str | Path | None = None,
     verbose: int = 0,
     callbacks: list[keras.callbacks.Callback] | None = None,
 ) -> keras.callbacks.History:
-    """Trains whatever is trainable in a classifier, as a recipe says.
+    """Compiles a classifier and trains whatever is trainable in it, as a recipe says.
 
-    The model is compiled here, with a new optimizer, so that the present ``trainable`` flags are the ones
-    that count.
+    It is compiled here, with a new optimizer, so that the present ``trainable`` flags are the ones that
+    count. What it was compiled with before is forgotten.
 
     Args:
         model: From `build_classifier`: images -> logits.
         ds: Data set; its training images are resized to the model's input. Its validation images, if any, are
-            watched. Or the activations of `cached_trunk`.
+            watched.
         recipe: Epochs, rates, penalties.
+        cache: Whether to run the frozen part below the first unfrozen layer once instead of in every epoch
+            (`tlhelpers.trunk.above`). The activations stay in the cache folder. The result is the same, but
+            for rounding; callbacks see the part above as their model.
         resume: Folder for a backup after each epoch, from which the same call goes on when it was
             interrupted. The backup goes when the training is done.
         verbose: As in ``keras.Model.fit``.
@@ -250,20 +166,38 @@ def fine_tune(
 
     Returns:
         Keras' history, one entry an epoch; after an interruption, of the epochs since.
+
+    Raises:
+        ValueError: If the recipe names layers that are not there or holds nothing, or, with ``cache``, as
+            `tlhelpers.trunk.above`.
     """
-    watched = (as_inputs(model, ds.x_val), ds.y_val) if len(ds.y_val) else None
-    train = (as_inputs(model, ds.x_train), ds.y_train)
+    if cache:
+        part, activations = trunk.above(model, ds)
+        history = _fit(part, activations, recipe, resume, verbose, callbacks)
+        _compile(model, part.optimizer)
+        return history
+    images = {name: data.resize(getattr(ds, name), model.input_shape[1]) for name in ("x_train", "x_val")}
+    return _fit(model, replace(ds, **images), recipe, resume, verbose, callbacks)
+
+
+def _fit(
+    model: keras.Model,
+    ds: data.Dataset,
+    recipe: Recipe,
+    resume: str | Path | None,
+    verbose: int,
+    callbacks: list[keras.callbacks.Callback] | None,
+) -> keras.callbacks.History:
+    """Trains on what the model takes: images of its size, or the activations of a trunk."""
+    watched = (np.asarray(ds.x_val), ds.y_val) if len(ds.y_val) else None
+    train = (np.asarray(ds.x_train), ds.y_train)
     callbacks = list(callbacks or [])
     if resume is not None:
         callbacks.append(keras.callbacks.BackupAndRestore(_backup(Path(resume), model, train, recipe)))
-    model.compile(
-        recipes.optimizer(recipe, model, -(-len(train[1]) // recipe.batch_size)),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
+    _compile(model, recipes.optimizer(recipe, model, -(-len(train[1]) // recipe.batch_size)))
     held = []
     if recipe.l2_sp:
-        # By the variables: `input` of a head that `cached_trunk` shares is that of the whole classifier.
+        # By the variables: the `input` of a head above a trunk is that of the whole classifier.
         free = {id(variable) for variable in model.layers[-1].trainable_weights}
         held = [(v, v.regularizer) for v in model.trainable_weights if id(v) not in free]
         if not held:
@@ -281,6 +215,11 @@ def fine_tune(
             variable.regularizer = regularizer
 
 
+def _compile(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, loss, metrics=["accuracy"])
+
+
 def _backup(folder: Path, model: keras.Model, train: tuple[np.ndarray, np.ndarray], recipe: Recipe) -> Path:
     """Returns a folder for the backup of this very training: another start must not go on from it."""
     digest = sha256(f"{recipe} {train[0].shape}".encode())
@@ -295,24 +234,9 @@ def predict(model: keras.Model, x: np.ndarray | data.ImageSequence, batch_size: 
     """Returns labels, int64 ``(n,)``, of images uint8 ``(n, h, w, 3)``, resized to the model's input."""
     found = [np.zeros(0, np.int64)]
     for start in range(0, len(x), batch_size):
-        logits = model.predict_on_batch(as_inputs(model, x[start : start + batch_size]))
+        logits = model.predict_on_batch(data.resize(x[start : start + batch_size], model.input_shape[1]))
         found.append(np.asarray(logits).argmax(axis=1))
     return np.concatenate(found)
-
-
-def as_inputs(model: keras.Model, x: np.ndarray | data.ImageSequence) -> np.ndarray:
-    """Returns images resized to the model's input; activations of a trunk as they are."""
-    takes_activations = len(model.input_shape) != 4
-    if takes_activations and isinstance(x, np.ndarray) and x.dtype == np.float16:
-        return x
-    if takes_activations or (isinstance(x, np.ndarray) and x.dtype == np.float16):
-        wanted = "the activations of `cached_trunk`" if takes_activations else "images, uint8 (n, h, w, 3)"
-        found = f"{x.dtype} {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__
-        raise ValueError(
-            f"{model.name} takes {wanted}; this is {found}. The part that `cached_trunk` returned takes "
-            "activations; the classifier that it was made of takes images, and was trained with it."
-        )
-    return data.resize(x, model.input_shape[1])
 
 
 def small_cnn(image_size: int, n_classes: int, augmentation: keras.layers.Layer | None = None) -> keras.Model:

@@ -1,11 +1,12 @@
 """How to fine-tune: a recipe as plain data, and learning rates that differ by layer."""
 
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import keras
+
+from tlhelpers import layers
 
 OPTIMIZERS = ("adam", "sgd")
 
@@ -126,15 +127,15 @@ def set_layer_rates(
             "Build it without weight_decay, and give weight_decay to set_layer_rates."
         )
     opens = opens or {}
-    layers = list(leaf_layers(model))
+    parts = list(layers.leaves(model))
     for beginning in (*rates, *opens):
-        if not any(begins(layer.name, beginning) for layer in layers):
-            named = ", ".join(layer.name for layer in layers if layer.weights)
+        if not any(layers.begins(part.name, beginning) for part in parts):
+            named = ", ".join(part.name for part in parts if part.weights)
             raise ValueError(f"No layer's name begins with {beginning!r}. The layers with weights: {named}.")
     group = {
-        optimizer._var_key(variable): (_of(rates, layer.name, 1.0), _of(opens, layer.name, 0))
-        for layer in layers
-        for variable in layer.trainable_weights
+        optimizer._var_key(variable): (_of(rates, part.name, 1.0), _of(opens, part.name, 0))
+        for part in parts
+        for variable in part.trainable_weights
     }
     plain_step: Callable[..., Any] = optimizer._backend_update_step
 
@@ -166,21 +167,6 @@ def discriminative_rates(blocks: tuple[str, ...], factor: float) -> dict[str, fl
     return {block: factor**depth for depth, block in enumerate(reversed(blocks))}
 
 
-def begins(name: str, beginning: str) -> bool:
-    """Tells whether a layer's name begins so; a number must match as a whole."""
-    rest = name[len(beginning) :]
-    return name.startswith(beginning) and not (beginning[-1:].isdigit() and re.match(r"\d", rest))
-
-
-def leaf_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    """Yields the layers of a model, and those of the models in it, from the input to the output."""
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from leaf_layers(layer)
-        else:
-            yield layer
-
-
 def _of(table: Mapping[str, Any], name: str, otherwise: Any) -> Any:
-    fitting = [beginning for beginning in table if begins(name, beginning)]
+    fitting = [beginning for beginning in table if layers.begins(name, beginning)]
     return table[max(fitting, key=len)] if fitting else otherwise

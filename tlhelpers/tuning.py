@@ -1,10 +1,9 @@
 """Searching for hyperparameters: a learning-rate range test, and searches by Optuna that survive a stop."""
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import optuna
 from filelock import FileLock, Timeout
 from optuna.trial import TrialState
 
-from tlhelpers import backbones, data, finetune, recipes
+from tlhelpers import data, trunk
 
 SAMPLERS = ("tpe", "random")
 
@@ -45,6 +44,7 @@ def range_test(
     steps: int = 80,
     batch_size: int = 32,
     seed: int = 0,
+    cache: bool = False,
 ) -> RangeTest:
     """Trains for a few steps at a rate that grows from step to step (Smith, 2017). The weights are put back.
 
@@ -54,12 +54,13 @@ def range_test(
 
     Args:
         model: As `finetune.fine_tune` takes it: whatever is trainable in it trains.
-        ds: Data set, or the activations of `finetune.cached_trunk`; its training images alone are used.
+        ds: Data set; its training images alone are used.
         low: First rate.
         high: Last rate.
         steps: Steps, at least 10.
         batch_size: Images in one step.
         seed: Of the order of the images.
+        cache: As in `finetune.fine_tune`: the frozen part below runs once.
 
     Raises:
         ValueError: If the rates or steps make no range, or the loss is not finite from the start.
@@ -69,7 +70,10 @@ def range_test(
             f"A range test needs 0 < low < high and 10 steps or more; these are {low!r}, {high!r}, {steps!r}."
         )
     rates = np.geomspace(low, high, steps)
-    x, rng = finetune.as_inputs(model, ds.x_train), np.random.default_rng(seed)
+    if cache:
+        model, ds = trunk.above(model, ds)
+    x = np.asarray(ds.x_train) if cache else data.resize(ds.x_train, model.input_shape[1])
+    rng = np.random.default_rng(seed)
     before = model.get_weights()
     # A schedule: not on each backend does a compiled step see a rate that is assigned from outside.
     growing = keras.optimizers.schedules.ExponentialDecay(low, steps - 1, high / low)
@@ -263,177 +267,3 @@ def _alive(place: Path | None, worker: str | None) -> bool:
         return True
     _lock_file(place, worker).unlink(missing_ok=True)
     return False
-
-
-@dataclass(frozen=True, kw_only=True)
-class FineTuning:
-    """An objective for `search`: fine-tunes with the proposed settings, and returns the validation accuracy.
-
-    The frozen part runs once for each depth (`finetune.cached_trunk`), but in every epoch with ``l2_sp``.
-    After each epoch the accuracy is reported, so that a pruner can give a trial up. The accuracy of the last
-    epoch counts: no epoch is chosen.
-
-    What can be searched, with its range:
-
-    - ``learning_rate``: 1e-5 to 1e-2, logarithmic;
-    - ``trained``: blocks that train, counted from the top, 1 to all but one;
-    - ``kept``: blocks that are kept at all; what is above them is cut off;
-    - ``fresh``: share of the kept blocks, from the top, that start from random weights, 0 to 0.5; what is
-      fresh trains;
-    - ``head``: ``"linear"``, or ``"mlp"`` with one hidden layer of 256 units;
-    - ``dropout``: 0 to 0.5, before the head;
-    - ``weight_decay``: 1e-6 to 1e-1, logarithmic;
-    - ``l2_sp``: 1e-6 to 1e-1, logarithmic;
-    - ``flips``: whether training images are mirrored at random.
-
-    Attributes:
-        ds: Data set; its test images are not touched.
-        backbone: Name as `backbones.load` takes it.
-        image_size: Side of the input in pixels.
-        searched: Names of the settings to search.
-        usual: Settings in place of the usual ones, for what is not searched.
-        epochs: Epochs of a trial.
-        batch_size: Images in one step.
-        seed: Of initial weights, dropout and order; the same for each trial.
-    """
-
-    ds: data.Dataset
-    backbone: str
-    image_size: int
-    searched: tuple[str, ...] = ("learning_rate", "trained", "head", "dropout", "weight_decay", "flips")
-    usual: Mapping[str, Any] = field(default_factory=dict)
-    epochs: int = 3
-    batch_size: int = 32
-    seed: int = 0
-
-    def settings(self) -> dict[str, Any]:
-        """Returns the usual settings: what holds where nothing is searched."""
-        blocks = len(self._blocks)
-        found = {"learning_rate": 1e-3, "trained": 2, "kept": blocks, "fresh": 0.0, "head": "linear"}
-        found |= {"dropout": 0.2, "weight_decay": 0.0, "l2_sp": 0.0, "flips": True}
-        unknown = sorted({*self.searched, *self.usual} - set(found))
-        if unknown:
-            raise ValueError(f"There is no setting {', '.join(unknown)}. There are: {', '.join(found)}.")
-        return found | dict(self.usual)
-
-    def __call__(self, trial: optuna.Trial) -> float:
-        """Trains with the settings that a trial proposes."""
-        blocks = len(self._blocks)
-        proposals: dict[str, Callable[[], Any]] = {
-            "learning_rate": lambda: trial.suggest_float("learning_rate", 1e-5, 1e-2, log=True),
-            "trained": lambda: trial.suggest_int("trained", 1, blocks - 1),
-            "kept": lambda: trial.suggest_int("kept", blocks // 2, blocks),
-            "fresh": lambda: trial.suggest_float("fresh", 0.0, 0.5),
-            "head": lambda: trial.suggest_categorical("head", ["linear", "mlp"]),
-            "dropout": lambda: trial.suggest_float("dropout", 0.0, 0.5),
-            "weight_decay": lambda: trial.suggest_float("weight_decay", 1e-6, 1e-1, log=True),
-            "l2_sp": lambda: trial.suggest_float("l2_sp", 1e-6, 1e-1, log=True),
-            "flips": lambda: trial.suggest_categorical("flips", [False, True]),
-        }
-        settings = self.settings() | {name: proposals[name]() for name in self.searched}
-
-        def report(epoch: int, logs: dict[str, float]) -> None:
-            trial.report(logs["val_accuracy"], epoch)
-            if trial.should_prune():
-                raise optuna.TrialPruned
-
-        callback = keras.callbacks.LambdaCallback(on_epoch_end=report)
-        return self.train(settings, [callback])[1]
-
-    def train(
-        self, settings: Mapping[str, Any], callbacks: list[keras.callbacks.Callback] | None = None
-    ) -> tuple[keras.Model, float]:
-        """Fine-tunes once.
-
-        Args:
-            settings: All settings, as `settings` returns them.
-            callbacks: As in ``keras.Model.fit``.
-
-        Returns:
-            The classifier, images -> logits, and its validation accuracy after the last epoch, 0..1.
-        """
-        keras.utils.set_random_seed(self.seed)
-        base, fresh = self._backbone(int(settings["kept"]), float(settings["fresh"]))
-        blocks = base.blocks
-        trained = min(max(int(settings["trained"]), len(fresh)), len(blocks))
-        n_classes = self.ds.n_classes
-        head = None
-        if settings["head"] == "mlp":
-            layers = [keras.layers.Dense(256, activation="relu"), keras.layers.Dense(n_classes)]
-            head = keras.Sequential(layers, name="head")
-        # The pull of L2-SP is defined on a whole classifier, not on the part above a trunk.
-        whole = trained == len(blocks) or settings["l2_sp"] > 0
-        flip = keras.layers.RandomFlip("horizontal") if settings["flips"] and whole else None
-        model = finetune.build_classifier(
-            base, n_classes, head, dropout=settings["dropout"], augmentation=flip
-        )
-        if trained == len(blocks):
-            finetune.freeze_batchnorm(base)
-        else:
-            finetune.freeze(base, blocks=blocks[: len(blocks) - trained])
-        for layer in recipes.leaf_layers(base.model):
-            if any(recipes.begins(layer.name, block) for block in fresh):
-                layer.trainable = True  # its normalisation, too: it has no statistics yet
-        recipe = recipes.Recipe(
-            epochs=self.epochs,
-            learning_rate=settings["learning_rate"],
-            batch_size=self.batch_size,
-            weight_decay=settings["weight_decay"],
-            l2_sp=settings["l2_sp"],
-        )
-        part, ds = model, self.ds
-        if not whole:
-            part, ds = finetune.cached_trunk(model, base, self.ds, flips=bool(settings["flips"]))
-        history = finetune.fine_tune(part, ds, recipe, callbacks=callbacks)
-        return model, float(history.history["val_accuracy"][-1])
-
-    @property
-    def _blocks(self) -> tuple[str, ...]:
-        return _blocks(self.backbone, self.image_size)
-
-    def _backbone(self, kept: int, fresh_share: float) -> tuple[backbones.Backbone, tuple[str, ...]]:
-        """Returns the backbone cut behind ``kept`` blocks, and its blocks that start from random weights."""
-        base = backbones.load(self.backbone, self.image_size)
-        n_fresh = round(fresh_share * kept)
-        fresh = base.blocks[kept - n_fresh : kept]
-        if fresh:
-            random = backbones.load(self.backbone, self.image_size, weights=None)
-            for layer in base.model.layers:
-                if any(recipes.begins(layer.name, block) for block in fresh):
-                    layer.set_weights(random.model.get_layer(layer.name).get_weights())
-        if kept < len(base.blocks):
-            base = shortened(base, kept)
-        return base, fresh
-
-
-def shortened(backbone: backbones.Backbone, kept: int) -> backbones.Backbone:
-    """Returns a backbone without what is above its first ``kept`` blocks; features are means over the map.
-
-    The weights are shared with the whole backbone.
-
-    Args:
-        backbone: From `backbones.load`.
-        kept: Number of blocks to keep, 1 or more, as `Backbone.blocks` counts them.
-
-    Raises:
-        ValueError: If there are not so many blocks.
-    """
-    blocks = backbone.blocks
-    if not 1 <= kept <= len(blocks):
-        raise ValueError(f"{backbone.name} has {len(blocks)} blocks; kept must be 1 to that, not {kept!r}.")
-    if kept == len(blocks):
-        return backbone
-    dropped = [
-        i
-        for i, layer in enumerate(backbone.model.layers)
-        if any(recipes.begins(layer.name, block) for block in blocks[kept:])
-    ]
-    last = backbone.model.layers[min(dropped) - 1]
-    pooled = keras.layers.GlobalAveragePooling2D(name="pool_kept")(last.output)
-    name = f"{backbone.name}_{kept}_blocks"
-    return replace(backbone, name=name, model=keras.Model(backbone.model.input, pooled, name=name))
-
-
-@cache
-def _blocks(name: str, image_size: int) -> tuple[str, ...]:
-    return backbones.load(name, image_size, weights=None).blocks

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tlhelpers import cache as disk
+from tlhelpers.app import cache_folder
 from tlhelpers.app import doctor as doctor_checks
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ def _summary(console: Console, outcome: Outcome, out: Path) -> None:
 def cache_list() -> None:
     """List what is in the cache, the largest first."""
     console = Console()
-    found = disk.entries()
+    found = cache_folder.entries()
     table = Table("computed on", "size", "what", "key")
     for entry in found:
         table.add_row(entry.made, _megabytes(entry.n_bytes), escape(entry.about), entry.key[:10])
@@ -191,11 +192,11 @@ def cache_list() -> None:
 def cache_verify() -> None:
     """Read everything in the cache and name what is damaged. The exit code is 1 when something is."""
     console = Console()
-    count = len(disk.entries())
-    problems = disk.verify()
+    count = len(cache_folder.entries())
+    problems = cache_folder.verify()
     for problem in problems:
         console.print(escape(problem), soft_wrap=True)
-    for parts in disk.stopped():
+    for parts in cache_folder.stopped():
         console.print(escape(f"{parts.name}: a run that was stopped; the next goes on there"), soft_wrap=True)
     console.print(
         f"{count} arrays read, {len(problems)} problems. A damaged array is computed anew when it is needed."
@@ -207,7 +208,7 @@ def cache_verify() -> None:
 @cache.command("clear")
 def cache_clear() -> None:
     """Remove all computed features and exported graphs. Data sets and weights stay."""
-    Console().print(f"{_megabytes(disk.clear())} freed.")
+    Console().print(f"{_megabytes(cache_folder.clear())} freed.")
 
 
 def _megabytes(n_bytes: int) -> str:

@@ -15,7 +15,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from PIL import Image
 
-from tlhelpers import data, figures
+from tlhelpers import data, plots
 from tlhelpers.data.folder_check import FolderCheck
 from tlhelpers.evaluation import calibration, errors, wilson_interval
 from tlhelpers.evaluation.calibration import CalibrationError
@@ -436,7 +436,7 @@ def _reliability_svg(o: Outcome) -> tuple[str, str]:
     style |= {"svg.fonttype": "none", "svg.hashsalt": "tlhelpers", "font.size": 11}
     with rc_context(style):  # type: ignore[arg-type]
         figure = Figure(figsize=(5.6, 4.4), layout="constrained")
-        ax, words = figures.reliability(curves, figure.subplots())
+        ax, words = plots.reliability(curves, figure.subplots())
         ax.legend(loc="upper left", frameon=False)
         ax.spines[["top", "right"]].set_visible(False)
         stream = io.StringIO()

@@ -195,14 +195,14 @@ def _tuned(
     network = keras.models.clone_model(backbone.model)
     network.set_weights(backbone.model.get_weights())
     copy = replace(backbone, model=network)
-    model = finetune.build_classifier(copy, ds.n_classes, probe.to_keras(), dropout=0.2)
+    flip = keras.layers.RandomFlip("horizontal") if mirror else None
+    model = finetune.build_classifier(copy, ds.n_classes, probe.to_keras(), dropout=0.2, augmentation=flip)
     finetune.freeze(copy, up_to=border)
     if len(ds.y_train) > MAX_TUNED:  # stratified, as each beginning of the training images is
         ds = replace(ds, x_train=ds.x_train[:MAX_TUNED], y_train=ds.y_train[:MAX_TUNED])
-    top, cached = finetune.cached_trunk(model, copy, ds, flips=mirror)
     watch = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: update(epoch + 1))
-    finetune.fine_tune(top, cached, replace(RECIPE, epochs=epochs), callbacks=[watch])
-    return model, _in_batches(lambda x: _outputs(top, x), cached.x_val)
+    finetune.fine_tune(model, ds, replace(RECIPE, epochs=epochs), cache=True, callbacks=[watch])
+    return model, _in_batches(lambda x: _outputs(model, data.resize(x, backbone.image_size)), ds.x_val)
 
 
 def temperature(y: np.ndarray, logits: np.ndarray) -> float:

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tlhelpers import layers
 from tlhelpers.backbones import efficientnet_lite as lite
 
 # family module of keras.applications -> (model name -> default input size in pixels)
@@ -182,6 +183,34 @@ def load(
     return Backbone(
         name, size, build(name, size, weights, top), "random" if weights is None else str(weights)
     )
+
+
+def shortened(backbone: Backbone, kept: int) -> Backbone:
+    """Returns a backbone without what is above its first ``kept`` blocks; features are means over the map.
+
+    The weights are shared with the whole backbone.
+
+    Args:
+        backbone: From `backbones.load`.
+        kept: Number of blocks to keep, 1 or more, as `Backbone.blocks` counts them.
+
+    Raises:
+        ValueError: If there are not so many blocks.
+    """
+    blocks = backbone.blocks
+    if not 1 <= kept <= len(blocks):
+        raise ValueError(f"{backbone.name} has {len(blocks)} blocks; kept must be 1 to that, not {kept!r}.")
+    if kept == len(blocks):
+        return backbone
+    dropped = [
+        i
+        for i, layer in enumerate(backbone.model.layers)
+        if any(layers.begins(layer.name, block) for block in blocks[kept:])
+    ]
+    last = backbone.model.layers[min(dropped) - 1]
+    pooled = keras.layers.GlobalAveragePooling2D(name="pool_kept")(last.output)
+    name = f"{backbone.name}_{kept}_blocks"
+    return replace(backbone, name=name, model=keras.Model(backbone.model.input, pooled, name=name))
 
 
 def _load_lite(name: str, size: int, weights: str | Path | None, top: bool) -> keras.Model:

@@ -37,9 +37,10 @@ class Setting:
         """Loads the backbone anew."""
         return backbones.load(self.backbone, image_size=self.image_size)
 
-    def flip(self) -> list[keras.layers.Layer]:
-        """Returns the layer that mirrors images, where that is allowed."""
-        return [keras.layers.RandomFlip("horizontal")] if self.flips else []
+    def mirror(self, *more: keras.layers.Layer) -> keras.layers.Layer | None:
+        """Returns a layer that mirrors images, where that is allowed, and changes them as more layers do."""
+        layers = [*([keras.layers.RandomFlip("horizontal")] if self.flips else []), *more]
+        return keras.Sequential(layers) if layers else None
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def _unwatched(ds: data.Dataset) -> data.Dataset:
 def scratch(s: Setting) -> Fitted:
     """A small network from random weights, at the images' own size; it gets more passes than the others."""
     shift = keras.layers.RandomTranslation(0.1, 0.1, fill_mode="reflect")
-    model = finetune.small_cnn(s.ds.x_train.shape[1], s.ds.n_classes, keras.Sequential([*s.flip(), shift]))
+    model = finetune.small_cnn(s.ds.x_train.shape[1], s.ds.n_classes, s.mirror(shift))
     recipe = replace(s.recipe, epochs=SCRATCH_PASSES * s.recipe.epochs, learning_rate=1e-2)
     finetune.fine_tune(model, _unwatched(s.ds), recipe)
     return _whole(model)
@@ -103,26 +104,25 @@ def frozen_augmented(s: Setting) -> Fitted:
     """A head on the frozen backbone, which runs in each pass on images that are changed at random."""
     backbone = s.load_backbone()
     shift = keras.layers.RandomTranslation(0.1, 0.1, fill_mode="reflect")
-    model = finetune.build_classifier(
-        backbone, s.ds.n_classes, dropout=0.2, augmentation=keras.Sequential([*s.flip(), shift])
-    )
+    model = finetune.build_classifier(backbone, s.ds.n_classes, dropout=0.2, augmentation=s.mirror(shift))
     finetune.freeze(backbone)
     finetune.fine_tune(model, _unwatched(s.ds), s.recipe)
     return _whole(model)
 
 
-def _on_cached_trunk(s: Setting, up_to: str) -> keras.Model:
+def _above(s: Setting, up_to: str) -> keras.Model:
+    """The probe as head, then the blocks above one: those below run once."""
     backbone = s.load_backbone()
-    model = finetune.build_classifier(backbone, s.ds.n_classes, _probe(s, backbone).to_keras(), dropout=0.2)
+    head = _probe(s, backbone).to_keras()
+    model = finetune.build_classifier(backbone, s.ds.n_classes, head, dropout=0.2, augmentation=s.mirror())
     finetune.freeze(backbone, up_to=up_to)
-    top, activations = finetune.cached_trunk(model, backbone, _unwatched(s.ds), flips=s.flips)
-    finetune.fine_tune(top, activations, s.recipe)
+    finetune.fine_tune(model, _unwatched(s.ds), s.recipe, cache=True)
     return model
 
 
 def top_blocks(s: Setting) -> Fitted:
     """The probe as head, then the blocks above the fourth, on the cached activations of those below."""
-    return _whole(_on_cached_trunk(s, "block4"))
+    return _whole(_above(s, "block4"))
 
 
 def _through_all(s: Setting, probe_first: bool, recipe: Recipe) -> Fitted:
@@ -174,7 +174,7 @@ def more_of_all(s: Setting) -> Fitted:
     s = replace(s, backbone=name, image_size=s.image_size * 4 // 3)
     blocks = s.load_backbone().blocks
     rates = discriminative_rates(blocks[blocks.index("block3") + 1 :], 0.7)
-    model = _on_cached_trunk(replace(s, recipe=replace(recipe, rates=rates)), "block3")
+    model = _above(replace(s, recipe=replace(recipe, rates=rates)), "block3")
 
     def predict(x: np.ndarray) -> np.ndarray:
         views = [x, x[:, :, ::-1]] if s.flips else [x]

@@ -1,7 +1,62 @@
-"""How good, and how sure: accuracy and intervals."""
+"""How good, and how sure: accuracy, intervals, cross-validation, and two models on the same images."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
+
+PROBE_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the penalty, as `tlhelpers.heads` tries them
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """Accuracy of a linear probe by cross-validation.
+
+    Attributes:
+        accuracy: One a fold, ``(folds,)``, on images that neither trained nor chose.
+        chosen: The penalty that each fold's own, inner cross-validation chose.
+        best_inner: The accuracy of the chosen penalty in that inner cross-validation, ``(folds,)``: the
+            largest of several, and therefore optimistic.
+        proba: Probabilities ``(n, k)`` of each image from the fold that did not train on it.
+    """
+
+    accuracy: np.ndarray
+    chosen: tuple[float, ...]
+    best_inner: np.ndarray
+    proba: np.ndarray
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """Labels int64 ``(n,)``, each from the fold that did not train on the image."""
+        return self.proba.argmax(axis=1).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models on the same images.
+
+    Attributes:
+        difference: Accuracy of the first minus that of the second.
+        low: Lower end of the interval of the difference.
+        high: Upper end.
+        only_first: Images that only the first model has right.
+        only_second: Images that only the second model has right.
+        p_value: Of McNemar's exact test: how often fair coins would split these images at least as unevenly.
+    """
+
+    difference: float
+    low: float
+    high: float
+    only_first: int
+    only_second: int
+    p_value: float
 
 
 def accuracy(y: np.ndarray, predicted: np.ndarray) -> float:
@@ -59,3 +114,185 @@ def wilson_interval(hits: int, n: int, level: float = 0.95) -> tuple[float, floa
         )
     interval = stats.binomtest(hits, n).proportion_ci(level, method="wilson")
     return float(interval.low), float(interval.high)
+
+
+def cross_validate(
+    f: np.ndarray,
+    y: np.ndarray,
+    *,
+    folds: int = 5,
+    strengths: Sequence[float] = PROBE_STRENGTHS,
+    inner_folds: int = 3,
+    seed: int = 0,
+) -> CrossValidation:
+    """Estimates a linear probe's accuracy by stratified cross-validation, nested where the penalty is chosen.
+
+    In each fold, mean and spread of the features, the penalty and the weights come from the other folds. With
+    one strength nothing is chosen, and there is no inner cross-validation.
+
+    Args:
+        f: Features ``(n, d)``.
+        y: Labels 0..k-1, ``(n,)``; each class has at least ``folds`` images.
+        folds: Parts; each is tested once.
+        strengths: Values of C to choose from, inverse to the L2 penalty.
+        inner_folds: Parts of the training images of a fold, for the choice.
+        seed: Draws the parts.
+
+    Raises:
+        ValueError: If shapes do not fit, a feature is not finite, or a class has too few images.
+    """
+    f, y = _check(f, y, folds)
+    scores, chosen, inner = [], [], []
+    proba = np.zeros((len(y), int(y.max()) + 1))
+    for train, test in StratifiedKFold(folds, shuffle=True, random_state=seed).split(f, y):
+        model, strength, best = _fit(f[train], y[train], strengths, inner_folds, seed)
+        proba[test] = model.predict_proba(f[test])
+        scores.append(float(np.mean(proba[test].argmax(axis=1) == y[test])))
+        chosen.append(strength)
+        inner.append(best)
+    return CrossValidation(np.array(scores), tuple(chosen), np.array(inner), proba)
+
+
+def _fit(
+    f: np.ndarray, y: np.ndarray, strengths: Sequence[float], folds: int, seed: int
+) -> tuple[Pipeline, float, float]:
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
+    parts = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    name = "logisticregression__C"
+    with threadpool_limits(1):  # as in `heads.linear_probe`
+        if len(strengths) == 1:
+            return probe.set_params(**{name: strengths[0]}).fit(f, y), strengths[0], float("nan")
+        search = GridSearchCV(probe, {name: sorted(strengths)}, cv=parts).fit(f, y)
+    return search.best_estimator_, float(search.best_params_[name]), float(search.best_score_)
+
+
+def bootstrap_interval(
+    metric: Callable[..., float],
+    *arrays: np.ndarray,
+    level: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of any number computed from rows (Efron, 1979).
+
+    Rows are drawn with replacement, the same ones from each array, so that an image keeps its label and its
+    predictions. What the training of a model contributes to the spread is not in it.
+
+    Args:
+        metric: Takes arrays like these, returns a number. Draws for which it returns NaN do not count.
+        arrays: ``(n, ...)`` each, such as labels and predicted labels.
+        level: Confidence level, 0..1.
+        draws: Bootstrap samples.
+        seed: Of the draws.
+
+    Returns:
+        Lower and upper end, in the unit of the metric.
+
+    Raises:
+        ValueError: If the arrays differ in length, have fewer than two rows, or most draws give no number.
+    """
+    held = [np.asarray(array) for array in arrays]
+    lengths = {len(array) for array in held}
+    if len(lengths) != 1 or min(lengths) < 2:
+        raise ValueError(
+            f"bootstrap_interval takes arrays of one length n > 1; these have {lengths or 'none'}."
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", stats.DegenerateDataWarning
+        )  # such as all alike: the interval is a point
+        found = stats.bootstrap(
+            (np.arange(lengths.pop()),),
+            lambda rows: metric(*(array[rows] for array in held)),
+            n_resamples=draws,
+            vectorized=False,
+            method="percentile",
+            random_state=np.random.default_rng(seed),
+        )
+    values = found.bootstrap_distribution
+    values = values[np.isfinite(values)]
+    if len(values) < draws / 2:
+        raise ValueError("In most bootstrap samples the metric is no number: there are too few rows for it.")
+    low, high = np.quantile(values, [0.5 - level / 2, 0.5 + level / 2])
+    return float(low), float(high)
+
+
+def compare(
+    y: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    *,
+    level: float = 0.95,
+    draws: int = 10_000,
+    seed: int = 0,
+) -> Comparison:
+    """Compares two models on the same images: paired bootstrap interval and McNemar's exact test (1947).
+
+    Both models find the same images hard, so that their accuracies rise and fall together from sample to
+    sample. The difference is much surer than two separate intervals suggest. Only images that one model has
+    right and the other wrong count.
+
+    Args:
+        y: Labels ``(n,)``.
+        first: Labels that the first model predicts, ``(n,)``.
+        second: Labels that the second model predicts, ``(n,)``.
+        level: Confidence level of the interval, 0..1.
+        draws: Bootstrap samples.
+        seed: Of the draws.
+
+    Raises:
+        ValueError: If the shapes differ or there is nothing to compare.
+    """
+    y, first, second = np.asarray(y), np.asarray(first), np.asarray(second)
+    if y.ndim != 1 or len(y) == 0 or first.shape != y.shape or second.shape != y.shape:
+        raise ValueError(
+            f"compare takes three arrays of labels of one shape (n,), n > 0; these are {y.shape}, "
+            f"{first.shape} and {second.shape}. Turn logits into labels with argmax(axis=1) first."
+        )
+    a = int(np.sum((first == y) & (second != y)))
+    b = int(np.sum((first != y) & (second == y)))
+    # To draw n images with replacement is to draw how many of them are of each of the three kinds.
+    n = len(y)
+    drawn = np.random.default_rng(seed).multinomial(n, [a / n, b / n, (n - a - b) / n], draws)
+    low, high = np.quantile((drawn[:, 0] - drawn[:, 1]) / n, [0.5 - level / 2, 0.5 + level / 2])
+    p_value = float(stats.binomtest(a, a + b).pvalue) if a + b else 1.0
+    return Comparison((a - b) / n, float(low), float(high), a, b, p_value)
+
+
+def pareto_front(cost: Sequence[float], value: Sequence[float]) -> np.ndarray:
+    """Returns the positions that nothing beats, cheap first: no other costs less and is worth as much.
+
+    Args:
+        cost: The less the better, ``(n,)``.
+        value: The more the better, ``(n,)``.
+
+    Raises:
+        ValueError: If the lengths differ, or a number is not finite.
+    """
+    c, v = np.asarray(cost, float), np.asarray(value, float)
+    if c.shape != v.shape or c.ndim != 1 or len(c) == 0 or not np.isfinite([c, v]).all():
+        raise ValueError(f"Expected n > 0 finite costs and values; these are {c.shape} and {v.shape}.")
+    front: list[int] = []
+    for i in np.lexsort((-v, c)):
+        if not front or v[i] > v[front[-1]]:
+            front.append(int(i))
+    return np.array(front)
+
+
+def _check(f: np.ndarray, y: np.ndarray, folds: int) -> tuple[np.ndarray, np.ndarray]:
+    f, y = np.asarray(f), np.asarray(y)
+    if f.ndim != 2 or y.shape != (len(f),) or len(f) == 0:
+        raise ValueError(
+            f"Expected features (n, d) and labels (n,), n > 0; these are {f.shape} and {y.shape}."
+        )
+    if not np.isfinite(f).all():
+        raise ValueError("The features hold NaN or infinity. Look at the images and the backbone's weights.")
+    classes, counts = np.unique(y, return_counts=True)
+    if len(classes) < 2 or not np.array_equal(classes, np.arange(len(classes))):
+        raise ValueError(f"The labels must be 0..k-1, each present, at least two; these are {classes}.")
+    if counts.min() < folds or folds < 2:
+        raise ValueError(
+            f"Class {classes[counts.argmin()]} has {counts.min()} images, too few for {folds} folds. "
+            "Each class needs an image in each fold; folds must be at least 2."
+        )
+    return f, y

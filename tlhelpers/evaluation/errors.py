@@ -125,7 +125,7 @@ def label_errors(y: np.ndarray, proba: np.ndarray) -> np.ndarray:
     Args:
         y: Labels ``(n,)``, 0..k-1, each class present.
         proba: Probabilities ``(n, k)`` from models that did not train on the image, such as
-            `resampling.cross_validate` gives: a model that did agrees with wrong labels.
+            `evaluation.cross_validate` gives: a model that did agrees with wrong labels.
 
     Raises:
         ValueError: If these are no labels with probabilities, or a class has no image.

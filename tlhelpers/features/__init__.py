@@ -1,18 +1,13 @@
 """Features of a frozen backbone: computed once, at the speed of ONNX Runtime, and kept on disk."""
 
-import importlib.metadata
-import logging
 import math
 import os
 import sys
-import tempfile
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -21,10 +16,9 @@ import numpy as np
 from tlhelpers import cache as disk
 from tlhelpers import data
 from tlhelpers.backbones import Backbone
-from tlhelpers.paths import atomic_path, cache_dir
+from tlhelpers.features import _key, _onnx
 
 ENGINES = ("auto", "onnx", "onnx-int8", "keras")
-CALIBRATION_IMAGES = 160
 _FORMAT = 3  # enters every cache key: raise it when features computed by new code would differ from old ones
 # Pixels in one step, where no batch size is given. ONNX Runtime works on a step a core, and is fastest where
 # the maps of a step fit into the core's cache; larger steps of Keras are no faster.
@@ -76,19 +70,7 @@ def extract(
         ValueError: If an argument is not as described.
         OSError: If the cache cannot be written, for example on a full disk.
     """
-    if engine not in ENGINES:
-        raise ValueError(f"There is no engine {engine!r}. Choose one of: {', '.join(map(repr, ENGINES))}.")
-    if engine == "onnx-int8":
-        if calibration is None:
-            raise ValueError(
-                "The engine 'onnx-int8' needs calibration=...: training images of the target task (x_train), "
-                "from which it takes the range of each activation."
-            )
-        _check_images(calibration)
-        if len(calibration) == 0:
-            raise ValueError(
-                "calibration holds no images. Pass training images of the target task (x_train)."
-            )
+    _check_engine(engine, calibration)
     _check_images(x)
     names = _names(backbone, taps)
     network = tapped(backbone, names, pooled)
@@ -97,17 +79,17 @@ def extract(
     if len(x) == 0:
         return np.zeros((0, *row_shape), dtype)
     known = f"{_FORMAT} {backbone.fingerprint()} {_places(backbone, names)} {pooled}"
-    images = _digest(x)
+    images = _key.digest(x)
     if calibration is not None and engine == "onnx-int8":
-        images += _digest(calibration)
+        images += _key.digest(calibration)
 
     def key(engine: str) -> str:
-        return sha256(f"{known} {engine} {_versions(engine)} {images}".encode()).hexdigest()[:40]
+        return sha256(f"{known} {engine} {_key.versions(engine)} {images}".encode()).hexdigest()[:40]
 
     if engine == "auto":
         engine = "keras" if _on_accelerator() else "onnx"
         if engine == "onnx" and not (cache and disk.has(key("onnx"))):
-            engine = "onnx" if _exportable(backbone, network, known) else "keras"
+            engine = "onnx" if _onnx.exportable(backbone, network, known) else "keras"
 
     pixels = _PIXELS["keras" if engine == "keras" else "onnx"]
     step = batch_size or max(1, min(256, pixels // backbone.image_size**2))
@@ -129,12 +111,7 @@ def extract(
                 advance(len(part))
 
     if not cache:
-        found = np.empty((len(x), *row_shape), dtype)
-        done = 0
-        for part in rows():
-            found[done : done + len(part)] = part
-            done += len(part)
-        return found
+        return _joined(rows(), (len(x), *row_shape), dtype)
     name = key(engine)
     part_rows = max(1, _PART_BYTES // (math.prod(row_shape) * dtype.itemsize))
     with disk.lock(name):  # a second process waits, and finds the entry
@@ -164,6 +141,22 @@ def multi_taps(backbone: Backbone) -> tuple[str, ...]:
             last_of[round(math.log2(backbone.image_size / shape[1]))] = layer.name
     depths = sorted(last_of)
     return (*(last_of[depth] for depth in depths[:-1] if depth >= 2), "last")
+
+
+def _check_engine(engine: str, calibration: np.ndarray | data.ImageSequence | None) -> None:
+    if engine not in ENGINES:
+        raise ValueError(f"There is no engine {engine!r}. Choose one of: {', '.join(map(repr, ENGINES))}.")
+    if engine == "onnx-int8":
+        if calibration is None:
+            raise ValueError(
+                "The engine 'onnx-int8' needs calibration=...: training images of the target task (x_train), "
+                "from which it takes the range of each activation."
+            )
+        _check_images(calibration)
+        if len(calibration) == 0:
+            raise ValueError(
+                "calibration holds no images. Pass training images of the target task (x_train)."
+            )
 
 
 def _check_images(x: Any) -> None:
@@ -215,24 +208,6 @@ def tapped(backbone: Backbone, names: tuple[str, ...], pooled: bool) -> keras.Mo
     return keras.Model(model.input, joined, name=model.name)
 
 
-def _digest(x: np.ndarray | data.ImageSequence) -> str:
-    if isinstance(x, data.ImageSequence):
-        return x.digest()
-    digest = sha256(str(x.shape).encode())
-    for start in range(0, len(x), 256):  # in slices: a view may have to be copied
-        digest.update(np.ascontiguousarray(x[start : start + 256]).data)
-    return digest.hexdigest()
-
-
-def _versions(engine: str) -> str:
-    library = "onnxruntime" if engine.startswith("onnx") else keras.backend.backend()
-    above = "" if engine.startswith("onnx") else f"keras {keras.__version__} "
-    try:
-        return f"{above}{library} {importlib.metadata.version(library)}"
-    except importlib.metadata.PackageNotFoundError:  # such as tensorflow, installed as tensorflow-cpu
-        return f"{above}{library} {getattr(sys.modules.get(library), '__version__', '')}"
-
-
 def _on_accelerator() -> bool:
     """Whether Keras computes on a GPU or TPU."""
     return any(not device.lower().startswith("cpu") for device in keras.distribution.list_devices())
@@ -267,6 +242,16 @@ def _narrowed(part: np.ndarray, dtype: np.dtype) -> np.ndarray:
             "normalisation or a bounded activation."
         )
     return part.astype(dtype, copy=False)
+
+
+def _joined(parts: Iterator[np.ndarray], shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Returns parts as one array, without holding them twice."""
+    found = np.empty(shape, dtype)
+    done = 0
+    for part in parts:
+        found[done : done + len(part)] = part
+        done += len(part)
+    return found
 
 
 def _gathered(batches: Iterator[np.ndarray], n_rows: int) -> Iterator[np.ndarray]:
@@ -305,161 +290,8 @@ def _runner(
     """Returns a function from uint8 images ``(m, s, s, 3)`` to features."""
     if engine == "keras":
         return lambda images: np.asarray(network.predict_on_batch(images))
-    path = _graph(backbone, network, known)
+    path = _onnx.graph(backbone, network, known)
     if engine == "onnx-int8":
         assert calibration is not None
-        path = _quantized(path, backbone, known, calibration)
-    return _session(path)
-
-
-def _exportable(backbone: Backbone, network: keras.Model, known: str) -> bool:
-    try:
-        _graph(backbone, network, known)
-    except Exception as error:  # exporters fail in many ways; Keras gives the same features, more slowly
-        logging.getLogger(__name__).info("%s is not exported to ONNX: %s", backbone.name, error)
-        return False
-    return True
-
-
-def _graph_name(backbone: Backbone, known: str) -> str:
-    versions = f"{keras.__version__} {_versions('onnx')}"
-    digest = sha256(f"{known} {versions}".encode()).hexdigest()[:24]
-    return f"{backbone.name}-{backbone.image_size}-{digest}"
-
-
-def _keep(graph: bytes, name: str, kind: str) -> Path:
-    """Writes a graph, its checksum in its name."""
-    path = cache_dir() / "onnx" / f"{name}.{sha256(graph).hexdigest()[:16]}.{kind}"
-    with atomic_path(path) as part:
-        part.write_bytes(graph)
-    return path
-
-
-def _kept(name: str, kind: str) -> Path | None:
-    """Returns the file of a graph, if there is one that was not altered; an altered one is removed."""
-    for path in sorted((cache_dir() / "onnx").glob(f"{name}.*.{kind}")):
-        if path.name == f"{name}.{sha256(path.read_bytes()).hexdigest()[:16]}.{kind}":
-            return path
-        logging.getLogger(__name__).warning("%s was altered and is made again.", path)
-        path.unlink(missing_ok=True)
-    return None
-
-
-def _graph(backbone: Backbone, network: keras.Model, known: str) -> Path:
-    """Returns the network as an ONNX file, exported on first use and checked against Keras on two images.
-
-    Raises:
-        RuntimeError: If it cannot be exported, or the graph does not compute what Keras computes. That is
-            noted on disk, so that it is tried once.
-    """
-    name = _graph_name(backbone, known)
-    if (path := _kept(name, "onnx")) is not None:
-        return path
-    failure = cache_dir() / "onnx" / f"{name}.failed"
-    if failure.is_file():
-        raise RuntimeError(failure.read_text(encoding="utf-8"))
-    # The exporter takes tensors that a layer holds for further inputs of the graph, but arrays for constants.
-    for layer in network.layers:
-        if isinstance(layer, keras.layers.Normalization):
-            layer.mean, layer.variance = np.asarray(layer.mean), np.asarray(layer.variance)
-    shape = (2, backbone.image_size, backbone.image_size, 3)
-    probe = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
-    expected = np.asarray(network.predict_on_batch(probe))
-    with tempfile.TemporaryDirectory() as folder:
-        exported = Path(folder, "model.onnx")
-        try:
-            with warnings.catch_warnings():  # the converter asks numpy for a name that it deprecates
-                warnings.simplefilter("ignore", FutureWarning)
-                network.export(str(exported), format="onnx", verbose=False)
-            error = np.abs(_session(exported)(probe) - expected).max() / max(np.abs(expected).max(), 1e-12)
-            if not error < 1e-4:
-                raise RuntimeError(f"the graph differs from Keras by {error:.1e} of the largest feature")
-        except (OSError, MemoryError):  # of this machine at this moment, not of the network
-            raise
-        except Exception as error:
-            message = f"{backbone.name} cannot be exported to ONNX: {type(error).__name__}: {error}"[:500]
-            with atomic_path(failure) as part:
-                part.write_text(message, encoding="utf-8")
-            raise RuntimeError(message) from error
-        return _keep(exported.read_bytes(), name, "onnx")
-
-
-def _quantized(
-    path: Path, backbone: Backbone, known: str, calibration: np.ndarray | data.ImageSequence
-) -> Path:
-    """Returns the graph in integers: static, QDQ, one scale per channel, activations of 8 bits, weights of 7.
-
-    With weights of 8 bits, sums overflow on processors without VNNI, and the features are far off. The first
-    two convolutions see the pixels with all their range, and stay in full precision.
-    """
-    target = _graph_name(backbone, f"{known} {_digest(calibration)}")
-    if (found := _kept(target, "int8")) is not None:
-        return found
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    name = _input_name(path)
-    chosen = np.linspace(0, len(calibration) - 1, min(len(calibration), CALIBRATION_IMAGES)).astype(int)
-    images = data.resize(np.stack([np.asarray(calibration[int(i)]) for i in chosen]), backbone.image_size)
-
-    class Reader(CalibrationDataReader):
-        def __init__(self) -> None:
-            self.batches = iter([images[i : i + 16].astype(np.float32) for i in range(0, len(images), 16)])
-
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            batch = next(self.batches, None)
-            return None if batch is None else {name: batch}
-
-    with tempfile.TemporaryDirectory() as folder, _quiet_root_logger():
-        prepared, quantized = Path(folder, "prepared.onnx"), Path(folder, "int8.onnx")
-        quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
-        quantize_static(
-            str(prepared),
-            str(quantized),
-            Reader(),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            weight_type=QuantType.QInt8,
-            activation_type=QuantType.QUInt8,
-            reduce_range=True,
-            nodes_to_exclude=_first_nodes(prepared),
-        )
-        return _keep(quantized.read_bytes(), target, "int8")
-
-
-def _first_nodes(path: Path) -> list[str]:
-    """Returns the names of the steps up to the second convolution, where there are more than two."""
-    import onnx
-
-    nodes = onnx.load(str(path), load_external_data=False).graph.node
-    places = [i for i, node in enumerate(nodes) if node.op_type == "Conv"]
-    return [node.name for node in nodes[: places[1] + 1] if node.name] if len(places) > 2 else []
-
-
-@contextmanager
-def _quiet_root_logger() -> Iterator[None]:
-    """ONNX Runtime's quantizer talks through the root logger."""
-    root = logging.getLogger()
-    before = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        root.setLevel(before)
-
-
-def _input_name(path: Path) -> str:
-    import onnx
-
-    return onnx.load(str(path), load_external_data=False).graph.input[0].name
-
-
-def _session(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # `extract` runs a step a core
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda images: session.run(None, {name: images.astype(np.float32)})[0]
+        path = _onnx.quantized(path, backbone, known, calibration)
+    return _onnx.session(path)

@@ -257,7 +257,7 @@ def test_a_planted_fault_is_found_by_its_detector_alone(plant, code, detector, n
         pytest.skip("VGG16 has no batch normalization")
     model, arguments = plant(networks(name))
     arguments = {"train": (X, Y)} | arguments
-    make, made = audit._training_step, []
+    make, made = audit._training.make_step, []
 
     def step(model, *batch):
         """Once, since it takes seconds; and for faults without motion Lite0 stands for the others."""
@@ -266,7 +266,7 @@ def test_a_planted_fault_is_found_by_its_detector_alone(plant, code, detector, n
         made.extend([] if made else [make(model, *batch)])
         return made[0]
 
-    monkeypatch.setattr(audit, "_training_step", step)
+    monkeypatch.setattr(audit._training, "make_step", step)
     assert audit.check(model, **arguments).codes == (code,)
     monkeypatch.setattr(audit, "DETECTORS", tuple(d for d in audit.DETECTORS if d is not detector))
     assert set(audit.check(model, **arguments).codes) <= {"step-fails"}  # some faults stop the step

@@ -55,7 +55,7 @@ env:
 	@$(FIND_PYTHON) && "$$python" -m tools.make_env --dir "$(VENV)" --lock py --editable
 
 test: env
-	@"$(VENV)/bin/python" -m pytest tests -n 2 --dist loadgroup $(PYTEST_ARGS)
+	@"$(VENV)/bin/python" -m pytest tests -n 2 --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
 
 notebooks: env
 	@"$(VENV)/bin/python" -m tools.numbers.run --profile "$(PROFILE)" $(if $(NOTEBOOK),--notebook "$(NOTEBOOK)") \

@@ -47,7 +47,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share something dear go to one process, where it is made once: the site, a chapter's run."""
+    """Tests that share something dear go to one process, where it is made once: the site, a chapter's run.
+
+    What takes longest comes first, so that in the end no process waits long for the other. pytest-xdist keeps
+    this order with ``--no-loadscope-reorder``.
+    """
+    long = {}
     for item in items:
         path = getattr(item, "callspec", None) and item.callspec.params.get("path")
         if item.path.stem in ("test_book", "test_site", "test_components"):
@@ -57,6 +62,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         else:
             group = item.path.stem
         item.add_marker(pytest.mark.xdist_group(group))
+        long[item] = 2 - (group == "site") - (group != item.path.stem)
+    items.sort(key=long.__getitem__)
 
 
 @pytest.fixture(scope="session")

@@ -118,9 +118,9 @@ def test_no_image_is_predicted_by_a_model_that_saw_its_label():
 
 @pytest.mark.slow
 def test_the_best_of_several_is_optimistic_and_the_nested_estimate_is_not():
-    strengths = tuple(np.geomspace(1e-4, 1e2, 7))
+    strengths = (1e-4, 1e-2, 1.0, 1e2)
     inner, outer = [], []
-    for seed in range(40):
+    for seed in range(25):
         f, y = noise(40, 20, seed=seed)
         found = evaluation.cross_validate(f, y, folds=4, strengths=strengths, seed=seed)
         inner.append(found.best_inner.mean())
@@ -160,11 +160,11 @@ def test_bootstrap_keeps_rows_together():
 @pytest.mark.slow
 def test_bootstrap_covers_as_often_as_it_says():
     rng, inside = np.random.default_rng(1), 0
-    for draw in range(DRAWS):
+    for draw in range(800):
         values = rng.normal(3, 2, 100)
-        low, high = evaluation.bootstrap_interval(np.mean, values, draws=400, seed=draw)
+        low, high = evaluation.bootstrap_interval(np.mean, values, draws=300, seed=draw)
         inside += low <= 3 <= high
-    assert 0.93 <= inside / DRAWS <= 0.97
+    assert 0.93 <= inside / 800 <= 0.97
 
 
 def test_wilson_covers_as_often_as_it_says():

@@ -175,7 +175,7 @@ def test_engines_agree_on_photographs(lite, lite_cache):
 FAMILIES = [next(iter(models)).lower() for models in backbones._APPLICATIONS.values()]
 ALL = bool(os.environ.get("TLHELPERS_ALL_BACKBONES"))
 WEEKLY = {"inceptionresnetv2", "nasnetmobile", "convnexttiny", "inceptionv3", "densenet121", "xception"}
-WEEKLY |= {"resnet50v2", "efficientnetb0"}
+WEEKLY |= {"resnet50v2", "efficientnetb0", "resnet50", "efficientnetv2b0", "vgg19"}
 
 
 @pytest.mark.slow

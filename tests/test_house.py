@@ -16,7 +16,7 @@ ORDER = (
     {"cache", "data"},
     {"backbones", "losses", "recipes", "evaluation"},
     {"features", "plots"},
-    {"heads", "trunk"},
+    {"heads", "trunk", "resume"},
     {"finetune"},
     {"tuning"},
     {"audit", "course", "app"},

@@ -1,4 +1,4 @@
-"""Recipes do what they say: rates by layer, gradual unfreezing, L2-SP, averaging, going on after a stop.
+"""Recipes do what they say: rates by layer, gradual unfreezing, L2-SP, averaging.
 
 Everything here is Keras on any backend: `KERAS_BACKEND=jax` runs this file as well.
 """
@@ -290,42 +290,7 @@ def test_averaging_ends_at_the_moving_average_of_the_weights():
     np.testing.assert_allclose(found, average, rtol=1e-4, atol=1e-6)
 
 
-# --- Going on, and giving away ---
-
-
-class Interruption(keras.callbacks.Callback):
-    """Stops the training as a power cut would, in the third epoch."""
-
-    def on_epoch_begin(self, epoch, logs=None):
-        if epoch == 2:
-            raise KeyboardInterrupt
-
-
-def test_an_interrupted_training_goes_on(tmp_path):
-    recipe = Recipe(
-        epochs=5, learning_rate=0.01, batch_size=24, opens={"block1": 3}, average=0.5
-    )  # one step an epoch: order is nothing
-    expected = classifier()
-    finetune.fine_tune(expected, make_dataset(), recipe)
-    with pytest.raises(KeyboardInterrupt):
-        finetune.fine_tune(classifier(), make_dataset(), recipe, resume=tmp_path, callbacks=[Interruption()])
-    assert list(tmp_path.iterdir())
-    found = classifier()
-    history = finetune.fine_tune(found, make_dataset(), recipe, resume=tmp_path)
-    assert history.epoch == [2, 3, 4]
-    for path, value in weights(expected).items():
-        np.testing.assert_allclose(weights(found)[path], value, rtol=1e-4, atol=1e-6, err_msg=path)
-
-
-def test_another_recipe_does_not_go_on_from_a_backup(tmp_path):
-    recipe = Recipe(epochs=4, learning_rate=0.01, batch_size=24)
-    with pytest.raises(KeyboardInterrupt):
-        finetune.fine_tune(classifier(), make_dataset(), recipe, resume=tmp_path, callbacks=[Interruption()])
-    other = dataclasses.replace(recipe, learning_rate=0.02)
-    history = finetune.fine_tune(classifier(), make_dataset(), other, resume=tmp_path)
-    assert history.epoch == [0, 1, 2, 3]
-    history = finetune.fine_tune(classifier("block1"), make_dataset(), recipe, resume=tmp_path)
-    assert history.epoch == [0, 1, 2, 3]
+# --- Giving away ---
 
 
 def test_a_saved_model_has_no_augmentation_and_gives_equal_answers(tmp_path):

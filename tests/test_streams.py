@@ -1,36 +1,67 @@
-"""How arrays reach the training."""
+"""How arrays reach the training. `KERAS_BACKEND=jax` runs this file as well."""
+
+import itertools
 
 import keras
 import numpy as np
 import pytest
 
-from tiny import images
-from tlhelpers.streams import fit_arguments
+from tlhelpers import streams
+
+X = np.arange(23, dtype=np.uint8).reshape(23, 1)
+Y = 10 * np.arange(23)
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="other backends take the arrays")
-def test_training_streams_each_image_once_an_epoch_in_another_order():
-    x = np.arange(23, dtype=np.uint8).reshape(23, 1)
-    keras.utils.set_random_seed(0)
-    stream = fit_arguments((x, 10 * np.arange(23)), (x[:7], np.arange(7)), batch_size=5)
-    assert not stream["shuffle"]  # `fit` has nothing left to shuffle
-    epochs = []
-    for _ in range(2):
-        batches = [(np.array(a), np.array(b)) for a, b in stream["x"]]
-        assert [len(a) for a, _ in batches] == [5, 5, 5, 5, 3]
-        images, labels = (np.concatenate(part) for part in zip(*batches, strict=True))
-        np.testing.assert_array_equal(labels, 10 * images[:, 0].astype(int))
-        assert sorted(images[:, 0]) == list(range(23))
-        epochs.append(images[:, 0].tolist())
-    assert epochs[0] != epochs[1] != list(range(23))
-    watched = np.concatenate([np.array(a) for a, _ in stream["validation_data"]])
-    np.testing.assert_array_equal(watched, x[:7])
-    for part in ("x", "validation_data"):  # with the tuner, the end of an epoch waits for its thread
-        assert stream[part].options().autotune.enabled is False
-    assert fit_arguments((x, x), None, batch_size=5)["validation_data"] is None
+def seen(n_epochs: int, seed: int = 7, first_epoch: int = 0) -> list[list[int]]:
+    """Return what a model sees in each epoch of `fit`, and make sure that labels belong to images."""
+    epochs: list[list[int]] = []
+
+    class Note(keras.layers.Layer):
+        def call(self, x: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
+            if training and not isinstance(x, keras.KerasTensor):
+                epochs[-1] += np.asarray(x)[:, 0].astype(int).tolist()
+            return x * 1.0
+
+    class Matching(keras.losses.Loss):
+        def call(self, y: keras.KerasTensor, found: keras.KerasTensor) -> keras.KerasTensor:
+            return keras.ops.abs(keras.ops.cast(y, "float32") - 10 * keras.ops.cast(found[:, 0], "float32"))
+
+    model = keras.Sequential([keras.Input((1,)), Note()])
+    model.compile("sgd", Matching(), run_eagerly=True, jit_compile=False)
+    begin = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: epochs.append([]))
+    stream = streams.fit_arguments((X, Y), (X[:7], Y[:7]), 5, seed, first_epoch)
+    history = model.fit(**stream, epochs=first_epoch + n_epochs, verbose=0, callbacks=[begin])
+    assert max(history.history["loss"] + history.history["val_loss"]) == 0
+    return epochs
 
 
-def test_training_takes_arrays_on_other_backends(monkeypatch):
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="its steps are compiled: values cannot be noted")
+def test_each_image_once_an_epoch_in_an_order_that_the_seed_fixes():
+    epochs = seen(3)
+    assert [sorted(epoch) for epoch in epochs] == [list(range(23))] * 3
+    assert len({tuple(epoch) for epoch in (*epochs, range(23))}) == 4  # another order each time
+    assert seen(3) == epochs != seen(3, seed=8)
+    assert seen(2, first_epoch=1) == epochs[1:]  # a training that goes on
+
+
+def test_other_backends_get_the_same_batches(monkeypatch):
+    stream = streams.fit_arguments((X, Y), None, 5, 7)["x"]
+    expected = [np.array(labels) for _, labels in itertools.islice(stream, 10)]
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    x, y = images(4), np.arange(4)
-    assert fit_arguments((x, y), None, 2) == {"x": x, "y": y, "validation_data": None, "batch_size": 2}
+    found = streams.fit_arguments((X, Y), None, 5, 7)
+    batches = found["x"]
+    labels = [batches[i][1] for i in range(len(batches))]
+    batches.on_epoch_end()
+    labels += [batches[i][1] for i in range(len(batches))]
+    assert [len(part) for part in labels] == [5, 5, 5, 5, 3] * 2
+    for a, b in zip(labels, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="streams of tf.data are TensorFlow's")
+def test_no_stream_is_tuned():
+    """With the tuner, the end of an epoch waits for its thread."""
+    stream = streams.fit_arguments((X, Y), (X[:7], Y[:7]), 5, 0)
+    for part in ("x", "validation_data"):
+        assert stream[part].options().autotune.enabled is False
+    assert streams.fit_arguments((X, Y), None, 5, 0)["validation_data"] is None

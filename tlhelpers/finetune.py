@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from tlhelpers import data, layers, losses, recipes, trunk
 from tlhelpers.backbones import Backbone
 from tlhelpers.recipes import Recipe
+from tlhelpers.resume import Backup
 from tlhelpers.streams import fit_arguments
 
 
@@ -159,13 +160,14 @@ def fine_tune(
         cache: Whether to run the frozen part below the first unfrozen layer once instead of in every epoch
             (`tlhelpers.trunk.above`). The activations stay in the cache folder. The result is the same, but
             for rounding; callbacks see the part above as their model.
-        resume: Folder for a backup after each epoch, from which the same call goes on when it was
-            interrupted. The backup goes when the training is done.
+        resume: Folder for a backup after each epoch (`tlhelpers.resume.Backup`), from which the same call, in
+            a new process, goes on when it was interrupted: to the same result. It goes when the training is
+            done.
         verbose: As in ``keras.Model.fit``.
         callbacks: As in ``keras.Model.fit``.
 
     Returns:
-        Keras' history, one entry an epoch; after an interruption, of the epochs since.
+        Keras' history, one entry an epoch, of those before an interruption, too.
 
     Raises:
         ValueError: If the recipe names layers that are not there or holds nothing, or, with ``cache``, as
@@ -176,8 +178,8 @@ def fine_tune(
         history = _fit(part, activations, recipe, resume, verbose, callbacks)
         _compile(model, part.optimizer)
         return history
-    images = {name: data.resize(getattr(ds, name), model.input_shape[1]) for name in ("x_train", "x_val")}
-    return _fit(model, replace(ds, **images), recipe, resume, verbose, callbacks)
+    x_train, x_val = (data.resize(x, model.input_shape[1]) for x in (ds.x_train, ds.x_val))
+    return _fit(model, replace(ds, x_train=x_train, x_val=x_val), recipe, resume, verbose, callbacks)
 
 
 def _fit(
@@ -189,45 +191,54 @@ def _fit(
     callbacks: list[keras.callbacks.Callback] | None,
 ) -> keras.callbacks.History:
     """Trains on what the model takes: images of its size, or the activations of a trunk."""
-    watched = (np.asarray(ds.x_val), ds.y_val) if len(ds.y_val) else None
-    train = (np.asarray(ds.x_train), ds.y_train)
-    callbacks = list(callbacks or [])
-    if resume is not None:
-        callbacks.append(keras.callbacks.BackupAndRestore(_backup(Path(resume), model, train, recipe)))
-    _compile(model, recipes.optimizer(recipe, model, -(-len(train[1]) // recipe.batch_size)))
-    held = []
-    if recipe.l2_sp:
-        # By the variables: the `input` of a head above a trunk is that of the whole classifier.
-        free = {id(variable) for variable in model.layers[-1].trainable_weights}
-        held = [(v, v.regularizer) for v in model.trainable_weights if id(v) not in free]
-        if not held:
-            raise ValueError(
-                "Nothing but the head is trainable, so L2-SP has nothing to hold. "
-                "Unfreeze a part of the backbone, or leave l2_sp at 0."
-            )
-        for variable, _ in held:
-            variable.regularizer = losses.L2SP(variable, recipe.l2_sp)
+    seed = int(keras.random.randint((), 0, 2**31 - 1))
+    _compile(model, recipes.optimizer(recipe, model, -(-len(ds.y_train) // recipe.batch_size)))
+    held = _held(model) if recipe.l2_sp else []
+    for variable, _ in held:
+        variable.regularizer = losses.L2SP(variable, recipe.l2_sp)  # before a backup changes the variable
     try:
-        stream = fit_arguments(train, watched, recipe.batch_size)
-        return model.fit(**stream, epochs=recipe.epochs, verbose=verbose, callbacks=callbacks)
+        backup = Backup(Path(resume), model, ds, recipe, seed) if resume is not None else None
+        first = backup.epochs if backup else 0
+        watched = (np.asarray(ds.x_val), ds.y_val) if len(ds.y_val) else None
+        stream = fit_arguments(
+            (np.asarray(ds.x_train), ds.y_train),
+            watched,
+            recipe.batch_size,
+            seed=backup.seed if backup else seed,
+            first_epoch=first,
+        )
+        # The backup comes last, so that it holds what other callbacks change.
+        called = [*(callbacks or []), *([backup] if backup else [])]
+        if backup and first == recipe.epochs:  # stopped behind the last epoch
+            history = keras.callbacks.History()
+            model.optimizer.finalize_variable_values(model.trainable_variables)
+        else:
+            history = model.fit(**stream, epochs=recipe.epochs, verbose=verbose, callbacks=called)
     finally:
         for variable, regularizer in held:
             variable.regularizer = regularizer
+    if backup:
+        history.history, history.epoch = backup.history, list(range(backup.epochs))
+        backup.clear()
+    return history
+
+
+def _held(model: keras.Model) -> list[tuple[keras.Variable, Any]]:
+    """Returns the variables that L2-SP holds, each with its regularizer: all that train, but the head's."""
+    # By the variables: the `input` of a head above a trunk is that of the whole classifier.
+    free = {id(variable) for variable in model.layers[-1].trainable_weights}
+    held = [(v, v.regularizer) for v in model.trainable_weights if id(v) not in free]
+    if not held:
+        raise ValueError(
+            "Nothing but the head is trainable, so L2-SP has nothing to hold. "
+            "Unfreeze a part of the backbone, or leave l2_sp at 0."
+        )
+    return held
 
 
 def _compile(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer, loss, metrics=["accuracy"])
-
-
-def _backup(folder: Path, model: keras.Model, train: tuple[np.ndarray, np.ndarray], recipe: Recipe) -> Path:
-    """Returns a folder for the backup of this very training: another start must not go on from it."""
-    digest = sha256(f"{recipe} {train[0].shape}".encode())
-    for array in (train[1], *model.get_weights()):
-        digest.update(np.ascontiguousarray(array).data)
-    for weight in model.weights:
-        digest.update(f"{weight.path} {weight.trainable}".encode())
-    return folder / digest.hexdigest()[:16]
 
 
 def predict(model: keras.Model, x: np.ndarray | data.ImageSequence, batch_size: int = 64) -> np.ndarray:

@@ -191,7 +191,7 @@ def mlp_head(
         metrics=["accuracy"],
     )
     stop = keras.callbacks.EarlyStopping("val_accuracy", patience=5, mode="max", restore_best_weights=True)
-    stream = fit_arguments((f_train, y_train), (f_val, y_val), batch_size)
+    stream = fit_arguments((f_train, y_train), (f_val, y_val), batch_size, seed)
     history = model.fit(**stream, epochs=epochs, verbose=0, callbacks=[stop])
     return MLPHead(model, float(max(history.history["val_accuracy"])))
 

@@ -1,9 +1,15 @@
-"""Layers by name, and one by one."""
+"""Layers by name, one by one, and all of them as text."""
 
+import json
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import keras
+
+# where Keras' description of a model names a layer
+_NAMING = ("name", "keras_history", "input_layers", "output_layers")
+_LEFT_OUT = ("trainable", "seed")
 
 
 def begins(name: str, beginning: str) -> bool:
@@ -19,3 +25,32 @@ def leaves(model: keras.Model) -> Iterator[keras.layers.Layer]:
             yield from leaves(layer)
         else:
             yield layer
+
+
+def structure(model: keras.Model) -> str:
+    """Returns the layers and their connections as text, the same each time that the model is built.
+
+    Keras numbers layers without a name through a whole process, so names give way to positions. Which layers
+    are frozen, and random seeds, change no output, and are left out.
+    """
+    places: dict[str, int] = {}
+
+    def collect(value: Any) -> None:
+        if isinstance(value, dict):
+            if "layers" in value:  # a model, which may be a layer of another one
+                for part in (value, *(layer["config"] for layer in value["layers"])):
+                    places.setdefault(part.get("name"), len(places))
+            value = list(value.values())
+        for part in value if isinstance(value, list | tuple) else ():
+            collect(part)
+
+    def renamed(value: Any, key: str = "") -> Any:
+        if isinstance(value, dict):
+            return {k: renamed(v, k) for k, v in value.items() if k not in _LEFT_OUT}
+        if isinstance(value, list | tuple):
+            return [renamed(v, key) for v in value]
+        return places.get(value, value) if key in _NAMING and isinstance(value, str) else value
+
+    config = model.get_config()
+    collect(config)
+    return json.dumps(renamed(config), sort_keys=True, default=str)

@@ -1,13 +1,11 @@
 """Pretrained backbones behind one call: raw RGB in, pooled features out, preprocessing inside the model."""
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -55,9 +53,6 @@ _REGISTRY = {
 _CAFFE_MEAN = (103.939, 116.779, 123.68)  # of ImageNet's pixels, blue, green, red
 _TORCH_MEAN_STD = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # red, green, blue, of pixels in 0..1
 
-# where Keras' description of a model names a layer
-_NAMING = ("name", "keras_history", "input_layers", "output_layers")
-
 
 class WeightsUnavailableError(RuntimeError):
     """Pretrained weights cannot be had on this machine."""
@@ -104,42 +99,13 @@ class Backbone:
 
     @cached_property
     def _layers(self) -> str:
-        return _structure(self.model)
+        return layers.structure(self.model)
 
     def __repr__(self) -> str:
         return (
             f"Backbone({self.name}, {self.image_size} x {self.image_size} pixels -> "
             f"{self.n_features} features, {self.model.count_params():,} parameters, weights: {self.weights})"
         )
-
-
-def _structure(model: keras.Model) -> str:
-    """Returns the layers and their connections as text, the same each time that the model is built.
-
-    Keras numbers layers without a name through a whole process, so names give way to positions. Which layers
-    are frozen changes no feature, and is left out.
-    """
-    places: dict[str, int] = {}
-
-    def collect(value: Any) -> None:
-        if isinstance(value, dict):
-            if "layers" in value:  # a model, which may be a layer of another one
-                for part in (value, *(layer["config"] for layer in value["layers"])):
-                    places.setdefault(part.get("name"), len(places))
-            value = list(value.values())
-        for part in value if isinstance(value, list | tuple) else ():
-            collect(part)
-
-    def renamed(value: Any, key: str = "") -> Any:
-        if isinstance(value, dict):
-            return {k: renamed(v, k) for k, v in value.items() if k != "trainable"}
-        if isinstance(value, list | tuple):
-            return [renamed(v, key) for v in value]
-        return places.get(value, value) if key in _NAMING and isinstance(value, str) else value
-
-    config = model.get_config()
-    collect(config)
-    return json.dumps(renamed(config), sort_keys=True, default=str)
 
 
 def names() -> list[str]:

@@ -128,8 +128,7 @@ def top_blocks(s: Setting) -> Fitted:
 def _through_all(s: Setting, probe_first: bool, recipe: Recipe) -> Fitted:
     backbone = s.load_backbone()
     head = _probe(s, backbone).to_keras() if probe_first else None
-    augmentation = keras.Sequential(s.flip()) if s.flips else None
-    model = finetune.build_classifier(backbone, s.ds.n_classes, head, dropout=0.2, augmentation=augmentation)
+    model = finetune.build_classifier(backbone, s.ds.n_classes, head, dropout=0.2, augmentation=s.mirror())
     finetune.freeze_batchnorm(backbone)
     finetune.fine_tune(model, _unwatched(s.ds), recipe)
     return _whole(model)

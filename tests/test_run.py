@@ -74,7 +74,7 @@ class Page(HTMLParser):
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.images, self.addresses, self.ids, self.tags = [], [], [], []
+        self.images, self.addresses, self.ids, self.tags, self.words = [], [], [], [], []
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
@@ -85,6 +85,9 @@ class Page(HTMLParser):
             self.images.append(found)
         self.addresses += [found[k] for k in ("src", "href", "action", "data", "srcset") if k in found]
         self.addresses += [found["xlink:href"]] if "xlink:href" in found else []
+
+    def handle_data(self, data):
+        self.words.append(data.strip())
 
 
 # --- the whole run ---
@@ -127,8 +130,8 @@ def test_a_run_writes_a_report_and_models_that_agree(tmp_path):
 
 def test_the_code_in_the_report_works(tmp_path, monkeypatch, capsys):
     out = tmp_path / "report"
-    outcome = work(fill(tmp_path / "colours"), out)
-    text = report._use(outcome)
+    work(fill(tmp_path / "colours"), out)
+    text = (out / "report.html").read_text(encoding="utf-8")
     monkeypatch.chdir(out)
     picture(COLOURS["red"], 1).save("photo.jpg")
     codes = [html.unescape(c) for c in re.findall(r"<code>(.*?)</code>", text, re.S)]
@@ -179,7 +182,7 @@ def test_a_model_that_cannot_be_an_onnx_file_is_still_delivered(tmp_path, monkey
         "report.html",
     ]
     assert "no such operator" in outcome.export
-    assert "load_model" in report._use(outcome)
+    assert "load_model" in (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_same_seed_gives_the_same_report(tmp_path):
@@ -501,6 +504,38 @@ def test_names_are_escaped_and_long_lists_folded():
     assert "class &lt;1&gt;" in text
     assert "broken &amp; 3.png" in text
     assert "<summary>8 more</summary>" in text
+
+
+def test_names_from_a_folder_stay_text(tmp_path):
+    """Whatever a reader's folders and files are called, in the page it is text, and no element."""
+    names = ('<b>&"x', "<script>'y")
+    folder = fill(tmp_path / '"><h6>pictures', names, n=10)
+    (folder / names[0] / '"><h5>.png').write_text("no image")
+    (folder / names[1] / "copy.png").write_bytes((folder / names[0] / "0.png").read_bytes())
+    ds, check = folder_check.load(folder, 8)
+    outcome, _, _ = made_up(
+        n_classes=2,
+        check=check,
+        class_names=ds.class_names,
+        y_test=ds.y_test,
+        probabilities=np.eye(2)[1 - ds.y_test] * 0.8 + 0.1,  # all are mistakes
+        export="<h4>",
+        sizes={"\"'><s>.keras": 1, "\"'><s>.onnx": 1, "classes.txt": 1},
+    )
+    page = Page(report.html(outcome, ds.x_test))
+    assert not {"script", "h4", "h5", "h6", "s"} & set(page.tags)
+    assert page.tags.count("b") == 2 * len(ds.y_test), "only those of the captions"
+    assert {*names, "<h4>", "\"'><s>.onnx"} <= set(page.words)
+    for words in (
+        '"><h6>pictures',
+        f'{names[0]}/"><h5>.png: not an image',
+        f"{names[0]}/0.png, {names[1]}/copy.png (equal files",
+        f"the same file lies in {names[0]} and {names[1]}",
+        'InferenceSession(""\'><s>.onnx")',
+    ):
+        assert any(words in text for text in page.words), words
+    alts = {image["alt"] for image in page.images}
+    assert {f"Test image of the class {a}, named {b}" for a, b in (names, names[::-1])} <= alts
 
 
 def test_no_mistakes_is_said_so():

@@ -89,20 +89,10 @@ def run(
             size = backbone.image_size if backbone else image_size
             ds, check = folder_check.load(folder, size, seed, lambda done, total: update(done))
         outcome, model = _train(ds, check, image_size, seed, epochs, mirror, backbone, border, step)
-        with step("Exporting the model", None):
-            predict, export = _export(model, outcome.temperature, ds, staged)
-            staged["classes"].write_text("\n".join(ds.class_names) + "\n", encoding="utf-8")
-        with step(f"Testing on {len(ds.y_test):,} images", len(ds.y_test)) as update:
-            probabilities = _in_batches(predict, ds.x_test, update)
+        outcome = _tested(outcome, model, ds, staged, step)
         with step("Writing the report", None):
-            outcome = replace(
-                outcome,
-                y_test=ds.y_test,
-                probabilities=probabilities,
-                export=export,
-                sizes={files[k].name: staged[k].stat().st_size for k in staged if staged[k].is_file()},
-                seconds=time.perf_counter() - started,
-            )
+            sizes = {files[k].name: staged[k].stat().st_size for k in staged if staged[k].is_file()}
+            outcome = replace(outcome, sizes=sizes, seconds=time.perf_counter() - started)
             staged["report"].write_text(report.html(outcome, ds.x_test), encoding="utf-8")
     return outcome
 
@@ -214,6 +204,18 @@ def temperature(y: np.ndarray, logits: np.ndarray) -> float:
     """
     n_right = int((logits.argmax(axis=1) == y).sum())
     return calibration.fit_temperature(y, logits) if 0 < n_right < len(y) else 1.0
+
+
+def _tested(
+    outcome: Outcome, model: keras.Model, ds: data.Dataset, staged: dict[str, Path], step: Step
+) -> Outcome:
+    """Exports the model, and looks at the test images with what was exported."""
+    with step("Exporting the model", None):
+        predict, export = _export(model, outcome.temperature, ds, staged)
+        staged["classes"].write_text("\n".join(ds.class_names) + "\n", encoding="utf-8")
+    with step(f"Testing on {len(ds.y_test):,} images", len(ds.y_test)) as update:
+        probabilities = _in_batches(predict, ds.x_test, update)
+    return replace(outcome, y_test=ds.y_test, probabilities=probabilities, export=export)
 
 
 def _export(

@@ -4,50 +4,23 @@
 their hashes: a copy on both sides of a split makes a test result too good.
 """
 
-import io
 import os
-import warnings
 import zipfile
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from tlhelpers import data
 from tlhelpers.data import _folders, _splits
+from tlhelpers.data._copies import Copies, find_copies
 from tlhelpers.data._images import DEFAULT_SIZE, ImageFiles, open_images
-from tlhelpers.data._pixels import decode, oriented_size
+from tlhelpers.data._looks import look_through
 
 __all__ = ["Copies", "FolderCheck", "load"]
 
-# Two pictures count as copies if few bits of their hashes differ, and their thumbnails differ by little of
-# their contrast. Saving a photograph again, or in another size, stays far below both.
-NEAR_BITS = 6  # of 64
-NEAR_CONTRAST = 0.1
-FLAT = 4.0  # grey levels of spread: pictures with less are as good as empty, and all alike
-_SIDE = 16  # of a thumbnail
-_PRIORITY = ("test", "val", "train")  # where the same picture is in two splits, the first one keeps it
-
-
-@dataclass(frozen=True)
-class Copies:
-    """Files that show one picture.
-
-    Attributes:
-        names: The files, two or more; first the one that is kept, if one is.
-        exact: Whether they are equal byte by byte; else they only look alike.
-        splits: The shipped splits that they lie in.
-        classes: The class folders that they lie in: more than one means that a label is wrong.
-    """
-
-    names: tuple[str, ...]
-    exact: bool
-    splits: tuple[str, ...]
-    classes: tuple[str, ...]
+SPLIT_WORDS = {"train": "training", "val": "validation", "test": "test"}
 
 
 @dataclass(frozen=True)
@@ -92,26 +65,26 @@ class FolderCheck:
         found = []
         if self.unreadable:
             found.append(
-                f"{_count(len(self.unreadable), 'file')} could not be read and "
+                f"{counted(len(self.unreadable), 'file')} could not be read and "
                 f"{'is' if len(self.unreadable) == 1 else 'are'} left out."
             )
         wrong = [c for c in self.copies if len(c.classes) > 1]
         if wrong:
             found.append(
-                f"{_count(len(wrong), 'picture')} {'lies' if len(wrong) == 1 else 'lie'} in more than one "
+                f"{counted(len(wrong), 'picture')} {'lies' if len(wrong) == 1 else 'lie'} in more than one "
                 "class folder: at least one label must be wrong."
             )
         leaks = [c for c in self.copies if len(c.splits) > 1]
         if leaks:
-            sets = " and ".join(word for split, word in _SPLIT_WORDS.items() if split in self.shipped)
+            sets = " and ".join(word for split, word in SPLIT_WORDS.items() if split in self.shipped)
             found.append(
-                f"{_count(len(leaks), 'picture')} {'lies' if len(leaks) == 1 else 'lie'} in more than one of "
-                f"{sets}. What is tested must not be trained on: the copies are left out."
+                f"{counted(len(leaks), 'picture')} {'lies' if len(leaks) == 1 else 'lie'} in more than one "
+                f"of {sets}. What is tested must not be trained on: the copies are left out."
             )
         rest = len(self.copies) - len({*map(id, wrong), *map(id, leaks)})
         if rest:
             more = "more picture" if wrong or leaks else "picture"
-            found.append(f"{_count(rest, more)} came with copies, in one and the same set.")
+            found.append(f"{counted(rest, more)} came with copies, in one and the same set.")
         if self.balance >= 3:
             found.append(
                 f"The largest class has {self.balance:.1f} times as many images as the smallest. "
@@ -120,14 +93,14 @@ class FolderCheck:
         small = [c for c, n in self.counts["test"].items() if n < 10]
         if small:
             found.append(
-                f"{_count(len(small), 'class', 'classes')} {'has' if len(small) == 1 else 'have'} fewer than "
-                "10 test images: their own accuracy is a rough guess."
+                f"{counted(len(small), 'class', 'classes')} {'has' if len(small) == 1 else 'have'} fewer "
+                "than 10 test images: their own accuracy is a rough guess."
             )
         return found
 
     def __str__(self) -> str:
         height, width = self.sizes[:, 0], self.sizes[:, 1]
-        used = ", ".join(f"{sum(c.values()):,} {_SPLIT_WORDS[s]}" for s, c in self.counts.items())
+        used = ", ".join(f"{sum(c.values()):,} {SPLIT_WORDS[s]}" for s, c in self.counts.items())
         lines = [
             f"{self.name}: {len(self.counts['train']):,} classes; {used} images",
             f"sizes: {width.min()} x {height.min()} to {width.max()} x {height.max()} pixels",
@@ -136,19 +109,6 @@ class FolderCheck:
         return "\n".join([*lines, *self.notes()])
 
     __repr__ = __str__  # what a notebook shows
-
-
-_SPLIT_WORDS = {"train": "training", "val": "validation", "test": "test"}
-
-
-@dataclass(frozen=True)
-class _Look:
-    """What one reading of a file tells."""
-
-    digest: bytes
-    size: tuple[int, int]
-    hash: int
-    thumbnail: np.ndarray  # float32 (side, side, 3)
 
 
 def load(
@@ -187,56 +147,20 @@ def load(
         for split, part in files.parts.items()
         for name, label in zip(part.names, part.labels, strict=True)
     ]
-    looks: dict[str, _Look] = {}
-    unreadable: dict[str, str] = {}
-    with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        warnings.simplefilter("ignore")  # of large or slightly odd files, which can be read
-        for (name, _, _), look in zip(entries, pool.map(lambda e: _look(files, e[0]), entries), strict=True):
-            if isinstance(look, _Look):
-                looks[name] = look
-            else:
-                unreadable[name] = look
-            if advance:
-                advance(len(looks) + len(unreadable), len(entries))
+    looks, unreadable = look_through(files, [name for name, _, _ in entries], advance)
     if not looks:
         name, why = next(iter(unreadable.items()))
         raise data.DataError(
             f"{where}: none of the {len(entries):,} files could be read as an image; {name}: {why}."
         )
     split_here = not {"val", "test"} <= set(files.parts)
-    copies, left_out = _copies([e for e in entries if e[0] in looks], looks, split_here)
-
-    kept = [e for e in entries if e[0] in looks and e[0] not in left_out]
-    by_class: dict[str, dict[str, list[str]]] = {
-        split: {c: [] for c in files.class_names} for split in files.parts
-    }
-    for name, split, c in kept:
-        by_class[split][c].append(name)
-    try:
-        _folders.check_classes(by_class, where)
-    except data.DataError as error:
-        if not unreadable and not left_out:
-            raise
-        raise data.DataError(
-            f"{error} (Left out: {_count(len(unreadable), 'unreadable file')}, "
-            f"{_count(len(left_out), 'copy', 'copies')}.)"
-        ) from error
+    copies, left_out = find_copies([e for e in entries if e[0] in looks], looks, split_here)
+    by_class = _used(files, entries, unreadable, left_out, where)
     ds, names = _split(files, by_class, where, seed, size)
-    check = FolderCheck(
-        where,
-        tuple(files.parts),
-        names,
-        {
-            "train": data.class_counts(ds.y_train, ds.class_names),
-            "val": data.class_counts(ds.y_val, ds.class_names),
-            "test": data.class_counts(ds.y_test, ds.class_names),
-        },
-        unreadable,
-        left_out,
-        copies,
-        np.array([look.size for look in looks.values()]),
-        files.n_ignored,
-    )
+    labels = {"train": ds.y_train, "val": ds.y_val, "test": ds.y_test}
+    counts = {split: data.class_counts(y, ds.class_names) for split, y in labels.items()}
+    sizes, shipped = np.array([look.size for look in looks.values()]), tuple(files.parts)
+    check = FolderCheck(where, shipped, names, counts, unreadable, left_out, copies, sizes, files.n_ignored)
     return ds, check
 
 
@@ -263,103 +187,34 @@ def _checked_path(folder: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _look(files: ImageFiles, name: str) -> _Look | str:
-    """Reads one file; where that fails, returns why."""
-    content = b""
+def _used(
+    files: ImageFiles,
+    entries: list[tuple[str, str, str]],
+    unreadable: Collection[str],
+    left_out: Collection[str],
+    where: str,
+) -> dict[str, dict[str, list[str]]]:
+    """Returns split -> class -> the files that are used.
+
+    Raises:
+        DataError: They are too few; the message says how many were left out.
+    """
+    by_class: dict[str, dict[str, list[str]]] = {
+        split: {c: [] for c in files.class_names} for split in files.parts
+    }
+    for name, split, c in entries:
+        if name not in unreadable and name not in left_out:
+            by_class[split][c].append(name)
     try:
-        content = files.read_bytes(name)
-        size = oriented_size(io.BytesIO(content))
-        pixels = decode(io.BytesIO(content), 4 * _SIDE)
-    except MemoryError:
-        raise
-    except Exception as error:  # decoders raise a dozen kinds of error on broken files
-        return _why(error, content)
-    picture = Image.fromarray(pixels)
-    thumbnail = np.asarray(picture.resize((_SIDE, _SIDE), Image.Resampling.BOX), np.float32)
-    # The difference hash: whether each pixel of a tiny grey picture is brighter than its neighbour.
-    grey = np.asarray(picture.convert("L").resize((9, 8), Image.Resampling.BOX), np.int16)
-    bits = np.packbits(grey[:, 1:] > grey[:, :-1])
-    return _Look(sha256(content).digest(), size, int.from_bytes(bits.tobytes(), "big"), thumbnail)
-
-
-def _why(error: Exception, content: bytes) -> str:
-    cause = error.__cause__ if isinstance(error, data.DataError) and error.__cause__ else error
-    if isinstance(cause, PermissionError):
-        return "no permission to read it"
-    if isinstance(cause, OSError) and cause.strerror:
-        return cause.strerror.lower()
-    if not content:
-        return "empty file"
-    if isinstance(cause, Image.DecompressionBombError):
-        return f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} million pixels; save it smaller"
-    if isinstance(cause, UnidentifiedImageError):
-        return "not an image, whatever its name says"
-    return str(cause) or type(cause).__name__
-
-
-def _copies(
-    entries: list[tuple[str, str, str]], looks: dict[str, _Look], split_here: bool
-) -> tuple[tuple[Copies, ...], dict[str, str]]:
-    """Returns groups of files that show one picture, and the files that are left out for it -> why."""
-    order = sorted(range(len(entries)), key=lambda i: (_PRIORITY.index(entries[i][1]), entries[i][0]))
-    entries = [entries[i] for i in order]
-    exact: dict[bytes, list[int]] = {}
-    for i, (name, _, _) in enumerate(entries):
-        exact.setdefault(looks[name].digest, []).append(i)
-    leaders = [group[0] for group in exact.values()]
-    pairs = _near([looks[entries[i][0]] for i in leaders])
-    groups = _joined(list(exact.values()), pairs)
-    copies: list[Copies] = []
-    left_out: dict[str, str] = {}
-    for members in groups:
-        here = [entries[i] for i in sorted(members)]
-        same_bytes = len({looks[name].digest for name, _, _ in here}) == 1
-        classes = tuple(dict.fromkeys(c for _, _, c in here))
-        splits = tuple(s for s in _PRIORITY[::-1] if any(s == split for _, split, _ in here))
-        copies.append(Copies(tuple(name for name, _, _ in here), same_bytes, splits, classes))
-        if same_bytes and len(classes) > 1:
-            left_out |= {name: f"the same file lies in {' and '.join(classes)}" for name, _, _ in here}
-            continue
-        first_name, first_split, _ = here[0]
-        for name, split, _ in here[1:]:
-            if split != first_split or (split == "train" and split_here):
-                left_out[name] = f"{'equal to' if same_bytes else 'looks like'} {first_name}"
-    return tuple(copies), left_out
-
-
-def _near(looks: list[_Look]) -> list[tuple[int, int]]:
-    """Returns pairs (i, j), i < j, of pictures that look alike."""
-    thumbnails = np.stack([look.thumbnail for look in looks])
-    spread = np.sqrt(thumbnails.var(axis=(1, 2)).mean(axis=1))  # within each colour
-    pixels = thumbnails.reshape(len(looks), -1)
-    hashes = np.array([look.hash for look in looks], np.uint64)
-    places = np.flatnonzero(spread >= FLAT)
-    found: list[tuple[int, int]] = []
-    for n, i in enumerate(places):
-        others = places[n + 1 :]
-        others = others[np.bitwise_count(hashes[others] ^ hashes[i]) <= NEAR_BITS]
-        difference = np.sqrt(((pixels[others] - pixels[i]) ** 2).mean(axis=1))
-        alike = others[difference <= NEAR_CONTRAST * np.minimum(spread[others], spread[i])]
-        found += [(int(i), int(j)) for j in alike]
-    return found
-
-
-def _joined(groups: list[list[int]], pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
-    """Merges groups that a pair connects, and returns those of two or more members."""
-    leader = list(range(len(groups)))
-
-    def top(i: int) -> int:
-        while leader[i] != i:
-            i = leader[i]
-        return i
-
-    for i, j in pairs:
-        a, b = sorted((top(i), top(j)))
-        leader[b] = a
-    merged: dict[int, list[int]] = {}
-    for i, group in enumerate(groups):
-        merged.setdefault(top(i), []).extend(group)
-    return [group for group in merged.values() if len(group) > 1]
+        _folders.check_classes(by_class, where)
+    except data.DataError as error:
+        if not unreadable and not left_out:
+            raise
+        raise data.DataError(
+            f"{error} (Left out: {counted(len(unreadable), 'unreadable file')}, "
+            f"{counted(len(left_out), 'copy', 'copies')}.)"
+        ) from error
+    return by_class
 
 
 def _split(
@@ -391,6 +246,6 @@ def _split(
     return ds, picked
 
 
-def _count(n: int, one: str, many: str = "") -> str:
-    """A number with its noun."""
+def counted(n: int, one: str, many: str = "") -> str:
+    """Returns a number with its noun; without ``many``, the plural ends in s."""
     return f"{n:,} {one if n == 1 else many or one + 's'}"

@@ -1,0 +1,98 @@
+"""What one reading of each image file tells: enough to compare pictures, or why a file is of no use."""
+
+import io
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import sha256
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from tlhelpers.data._errors import DataError
+from tlhelpers.data._images import ImageFiles
+from tlhelpers.data._pixels import decode, oriented_size
+
+__all__ = ["Look", "look_through"]
+
+_SIDE = 16  # of a thumbnail
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one reading of a file tells.
+
+    Attributes:
+        digest: Of the bytes.
+        size: Height and width as it is shown, in pixels.
+        hash: The difference hash, 64 bits.
+        thumbnail: float32 (side, side, 3).
+    """
+
+    digest: bytes
+    size: tuple[int, int]
+    hash: int
+    thumbnail: np.ndarray
+
+
+def look_through(
+    files: ImageFiles, names: Sequence[str], advance: Callable[[int, int], None] | None
+) -> tuple[dict[str, Look], dict[str, str]]:
+    """Reads files, each once.
+
+    Args:
+        files: Where they lie.
+        names: Which ones.
+        advance: Is called with the number of files looked at, and the number of all.
+
+    Returns:
+        What was seen in each file that can be decoded; and the other files -> why they cannot.
+    """
+    looks: dict[str, Look] = {}
+    unreadable: dict[str, str] = {}
+    with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        warnings.simplefilter("ignore")  # of large or slightly odd files, which can be read
+        for name, look in zip(names, pool.map(lambda name: _look(files, name), names), strict=True):
+            if isinstance(look, Look):
+                looks[name] = look
+            else:
+                unreadable[name] = look
+            if advance:
+                advance(len(looks) + len(unreadable), len(names))
+    return looks, unreadable
+
+
+def _look(files: ImageFiles, name: str) -> Look | str:
+    """Reads one file; where that fails, returns why."""
+    content = b""
+    try:
+        content = files.read_bytes(name)
+        size = oriented_size(io.BytesIO(content))
+        pixels = decode(io.BytesIO(content), 4 * _SIDE)
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders raise a dozen kinds of error on broken files
+        return _why(error, content)
+    picture = Image.fromarray(pixels)
+    thumbnail = np.asarray(picture.resize((_SIDE, _SIDE), Image.Resampling.BOX), np.float32)
+    # The difference hash: whether each pixel of a tiny grey picture is brighter than its neighbour.
+    grey = np.asarray(picture.convert("L").resize((9, 8), Image.Resampling.BOX), np.int16)
+    bits = np.packbits(grey[:, 1:] > grey[:, :-1])
+    return Look(sha256(content).digest(), size, int.from_bytes(bits.tobytes(), "big"), thumbnail)
+
+
+def _why(error: Exception, content: bytes) -> str:
+    cause = error.__cause__ if isinstance(error, DataError) and error.__cause__ else error
+    if isinstance(cause, PermissionError):
+        return "no permission to read it"
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror.lower()
+    if not content:
+        return "empty file"
+    if isinstance(cause, Image.DecompressionBombError):
+        return f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} million pixels; save it smaller"
+    if isinstance(cause, UnidentifiedImageError):
+        return "not an image, whatever its name says"
+    return str(cause) or type(cause).__name__

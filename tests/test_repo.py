@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import tlhelpers
 from tools import repo_url
 from tools.numbers import kernel, provenance
 from tools.numbers.provenance import ROOT
@@ -165,7 +166,6 @@ def test_citation_and_licences() -> None:
     assert citation["authors"]
     assert all("name" in a or {"family-names", "given-names"} <= set(a) for a in citation["authors"])
     assert citation["title"] == yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["title"]
-    assert citation["version"] == project["version"]
     assert citation["license"] == project["license"] == "Apache-2.0"
     assert citation["repository-code"] == repo_url.stored_url()
     assert "Apache License" in (ROOT / "LICENSE").read_text(encoding="utf-8")[:100]
@@ -176,6 +176,21 @@ def test_citation_and_licences() -> None:
     for name in ("README.md", "CONTRIBUTING.md"):
         assert name in text
     assert "CONTRIBUTING.md" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_version_has_one_source() -> None:
+    """The package names its version; pyproject.toml reads it, and what has to repeat it says the same."""
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert "version" not in pyproject["project"]
+    assert pyproject["project"]["dynamic"] == ["version"]
+    assert pyproject["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "tlhelpers.__version__"}
+    own = [p for p, text in texts() if p.suffix == ".py" and re.search(r"^__version__\s*=", text, re.M)]
+    assert own == [Path("tlhelpers/__init__.py")]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == tlhelpers.__version__
+    versions = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
+    assert versions[:2] == ["Unreleased", tlhelpers.__version__]
+    assert len(set(versions)) == len(versions)
 
 
 def test_address_can_be_changed(tmp_path: Path) -> None:

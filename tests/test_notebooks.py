@@ -1,5 +1,6 @@
 """Chapters: they run in ``smoke``, and what is stored of them is fit to publish and up to date."""
 
+import json
 import os
 import re
 import subprocess
@@ -10,12 +11,12 @@ import nbformat
 import pytest
 
 from tools import repo_url
-from tools.numbers import kernel, provenance
+from tools.numbers import kernel, provenance, tidy
 from tools.numbers.provenance import ROOT, is_exact
 
 NOTEBOOKS = kernel.notebooks()
 FOLDED = {"hide-input", "hide-cell", "remove-input", "remove-cell"}
-MAX_LINES_CELL, MAX_LINES, MAX_BYTES = 25, 300, 600_000
+MAX_LINES_CELL, MAX_LINES, MAX_BYTES, MAX_OUTPUT_BYTES = 25, 300, 600_000, 200_000
 # Of the processor, all cores added up: 60 s of two cores. What else a machine does counts for nothing there;
 # a slow or shared core takes up to twice as long as those where this was measured.
 SMOKE_CPU_SECONDS = 120.0 * 2
@@ -119,7 +120,7 @@ def test_stored_run_is_complete(path: Path) -> None:
 
 @each
 def test_stored_outputs_are_clean(path: Path) -> None:
-    """No log noise, progress bars, machine paths, addresses of objects or times of day."""
+    """No log noise, progress bars, machine paths, addresses of objects, times of day or widgets."""
     forbidden = {
         "text on stderr": None,
         "a machine path": re.compile(r"(?<![\w.])(/(?:home|root|tmp|work|Users|content)/|[A-Z]:\\\\)"),
@@ -131,6 +132,8 @@ def test_stored_outputs_are_clean(path: Path) -> None:
     for number, cell in enumerate(code_cells(path), 1):
         if any(o.output_type == "stream" and o.name == "stderr" for o in cell.outputs):
             found.append(f"code cell {number}: text on stderr")
+        if any("widget-view" in kind for o in cell.outputs for kind in o.get("data", {})):
+            found.append(f"code cell {number}: a widget, which a page cannot show")
         text = texts(cell)
         if "display_quiz" in cell.source:
             continue  # the quiz's own page, a script of its package
@@ -143,10 +146,43 @@ def test_stored_outputs_are_clean(path: Path) -> None:
     assert not found, "\n".join(found)
 
 
+def test_tidy_keeps_outputs_and_nothing_of_the_editor(tmp_path: Path) -> None:
+    """What JupyterLab, VS Code, Colab and papermill write beside a run goes; the run itself stays."""
+    output = nbformat.v4.new_output("stream", name="stdout", text="1\n")
+    cell = nbformat.v4.new_code_cell("print(1)", execution_count=3, outputs=[output], id="one")
+    cell.metadata = {"tags": ["hide-input"], "mystnb": {"image": {"alt": "a line"}}}
+    about = {"kernelspec": tidy.KERNEL, "language_info": {"name": "python"}, "tlhelpers": {"code": "c"}}
+    notebook = nbformat.v4.new_notebook(cells=[cell], metadata=about)
+    wanted = nbformat.writes(notebook) + "\n"
+    assert tidy.tidied(wanted) == wanted
+    cell.metadata |= {"execution": {"iopub.execute_input": "2026-11-24"}, "ExecuteTime": {}, "scrolled": True}
+    cell.metadata |= {"papermill": {"duration": 1.0}, "colab": {"height": 34}, "collapsed": True}
+    notebook.cells.append(nbformat.v4.new_markdown_cell("Text", metadata={"tags": []}, id="two"))
+    notebook.metadata["kernelspec"] = {"display_name": "mine (3.13)", "language": "python", "name": "mine"}
+    notebook.metadata["language_info"] |= {"version": "3.13.1", "file_extension": ".py"}
+    notebook.metadata |= {"widgets": {"state": {}}, "papermill": {}, "vscode": {}, "colab": {"toc": []}}
+    path = tmp_path / "n.ipynb"
+    nbformat.write(notebook, path)
+    tidy.main([str(path)])
+    left = nbformat.read(path, as_version=4)
+    assert left.cells.pop().metadata == {}
+    assert nbformat.writes(left) + "\n" == wanted
+
+
+@each
+def test_stored_metadata_is_tidy(path: Path) -> None:
+    """No times of execution, states of widgets or notes of an editor; everywhere the same kernel."""
+    text = path.read_text(encoding="utf-8")
+    assert tidy.tidied(text) == text, f"run: python -m tools.numbers.tidy notebooks/{path.name}"
+
+
 @each
 def test_is_small(path: Path) -> None:
-    """Short cells, a short chapter, a small file. The Colab cell, everywhere the same, does not count."""
+    """Short cells and chapters, small files and outputs. The Colab cell, always the same, is not counted."""
     assert path.stat().st_size < MAX_BYTES, f"{path.stat().st_size} bytes"
+    for number, cell in enumerate(code_cells(path), 1):
+        size = max((len(json.dumps(output)) for output in cell.outputs), default=0)
+        assert size < MAX_OUTPUT_BYTES, f"code cell {number}: an output of {size} bytes"
     total = 0
     for cell in code_cells(path):
         if repo_url.TAG in provenance.tags(cell):

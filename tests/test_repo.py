@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import tlhelpers
 from tools import repo_url
 from tools.numbers import kernel, provenance
 from tools.numbers.provenance import ROOT
@@ -165,7 +166,6 @@ def test_citation_and_licences() -> None:
     assert citation["authors"]
     assert all("name" in a or {"family-names", "given-names"} <= set(a) for a in citation["authors"])
     assert citation["title"] == yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["title"]
-    assert citation["version"] == project["version"]
     assert citation["license"] == project["license"] == "Apache-2.0"
     assert citation["repository-code"] == repo_url.stored_url()
     assert "Apache License" in (ROOT / "LICENSE").read_text(encoding="utf-8")[:100]
@@ -176,6 +176,21 @@ def test_citation_and_licences() -> None:
     for name in ("README.md", "CONTRIBUTING.md"):
         assert name in text
     assert "CONTRIBUTING.md" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_version_has_one_source() -> None:
+    """The package names its version; pyproject.toml reads it, and what has to repeat it says the same."""
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert "version" not in pyproject["project"]
+    assert pyproject["project"]["dynamic"] == ["version"]
+    assert pyproject["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "tlhelpers.__version__"}
+    own = [p for p, text in texts() if p.suffix == ".py" and re.search(r"^__version__\s*=", text, re.M)]
+    assert own == [Path("tlhelpers/__init__.py")]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == tlhelpers.__version__
+    versions = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
+    assert versions[:2] == ["Unreleased", tlhelpers.__version__]
+    assert len(set(versions)) == len(versions)
 
 
 def test_address_can_be_changed(tmp_path: Path) -> None:
@@ -400,21 +415,167 @@ def test_tests_that_share_something_dear_are_grouped(request: pytest.FixtureRequ
         assert request.node.nodeid.endswith("@test_repo")
 
 
-def test_workflows_are_yaml() -> None:
-    """Each workflow parses, has a trigger and jobs, and pins its actions to a major version."""
-    paths = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+WORKFLOWS = ROOT / ".github" / "workflows"
+PINNED = re.compile(r"\s*(?:- )?uses: ([\w.-]+/[\w./-]+)@[0-9a-f]{40} # v\d+\.\d+\.\d+")
+PUBLISHES = "actions/deploy-pages"
+RUN = "github.event.workflow_run"
+PASSED = {f"{RUN}.conclusion == 'success'", f"{RUN}.event == 'push'"}
+
+
+def triggers(workflow: dict) -> dict:
+    """Return what starts a workflow. YAML 1.1 reads the key `on` as true."""
+    return workflow.get("on") or workflow.get(True) or {}
+
+
+def workflow_faults(text: str) -> list[str]:
+    """Return what a workflow does that none should: foreign code that can change, rights, no end."""
+    workflow = yaml.safe_load(text)
+    found = [] if triggers(workflow) else ["nothing starts it"]
+    if workflow.get("permissions") != {"contents": "read"}:
+        found.append("at the top, its rights are not `contents: read`")
+    uses = []
+    for name, job in workflow["jobs"].items():
+        own = [step["uses"] for step in job.get("steps", []) if "uses" in step] + [job.get("uses", "")]
+        uses += [u for u in own if u]
+        if not isinstance(job.get("timeout-minutes"), int):
+            found.append(f"{name}: no timeout-minutes")
+        rights = job.get("permissions", {})
+        publishing = {"pages": "write", "id-token": "write"} if any(PUBLISHES in u for u in own) else {}
+        if rights and rights != publishing:
+            found.append(f"{name}: has the rights {rights}")
+    lines = [line for line in text.splitlines() if re.search(r"^(?!\s*#).*\buses\b[\"']?\s*:", line)]
+    found += [f"not pinned to a commit: {line.strip()}" for line in lines if not PINNED.fullmatch(line)]
+    if len(lines) != len(uses):
+        found.append(f"{len(uses)} actions on {len(lines)} lines")
+    return found
+
+
+def waiting_faults(text: str) -> list[str]:
+    """Return why a workflow might publish a commit whose tests have not passed."""
+    workflow = yaml.safe_load(text)
+    found = []
+    if set(triggers(workflow)) != {"workflow_run"}:
+        return ["something else than the tests' end starts it"]
+    run = triggers(workflow)["workflow_run"]
+    if (run["workflows"], run["types"], run.get("branches")) != (["tests"], ["completed"], ["main"]):
+        found.append("it waits for something else than the tests on main")
+    for name, job in workflow["jobs"].items():
+        conditions = str(job.get("if", "")).split(" && ")
+        if "needs" not in job and set(conditions) != PASSED:
+            found.append(f"{name}: does not ask whether the tests of a push have passed")
+        if "needs" in job and "if" in job:
+            found.append(f"{name}: a condition of its own can run it after a failure")
+        for step in job["steps"]:
+            tested = {"ref": f"${{{{ {RUN}.head_sha }}}}"}
+            if "actions/checkout" in step.get("uses", "") and step.get("with") != tested:
+                found.append(f"{name}: checks out another commit than the tested one")
+    return found
+
+
+def test_yaml_files_load() -> None:
+    """A mistake in one of them would show only where it is used."""
+    seen = [p for p in files() if p.suffix in (".yml", ".yaml", ".cff")]
+    assert {p.name for p in seen} >= {"_config.yml", "_toc.yml", "dependabot.yml", ".pre-commit-config.yaml"}
+    for path in seen:
+        assert yaml.safe_load((ROOT / path).read_text(encoding="utf-8")), path
+
+
+def test_workflows_are_pinned_and_bounded() -> None:
+    """Actions by commit, one commit an action; few rights; each job ends."""
+    paths = sorted(WORKFLOWS.glob("*.y*ml"))
     assert len(paths) >= 4
+    pins = set()
     for path in paths:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        assert content.get(True) or content.get("on"), (
-            f"{path.name}: no trigger"
-        )  # YAML 1.1 reads `on` as true
-        assert content["jobs"], path.name
-        for job in content["jobs"].values():
-            assert job["timeout-minutes"], path.name
-            for step in job["steps"]:
-                if "uses" in step:
-                    assert re.search(r"@v\d+$", step["uses"]), f"{path.name}: {step['uses']}"
+        text = path.read_text(encoding="utf-8")
+        assert not workflow_faults(text), f"{path.name}: {workflow_faults(text)}"
+        pins |= set(re.findall(r"uses: (.+)", text))
+    assert len({pin.split("@")[0] for pin in pins}) == len(pins), sorted(pins)
+
+
+def test_pages_wait_for_tests() -> None:
+    """The website is published once the tests of a push to main have passed, and from that commit."""
+    publishing = [p.name for p in WORKFLOWS.glob("*.y*ml") if PUBLISHES in p.read_text(encoding="utf-8")]
+    assert publishing == ["pages.yml"]
+    assert not waiting_faults((WORKFLOWS / "pages.yml").read_text(encoding="utf-8"))
+    tests = yaml.safe_load((WORKFLOWS / "tests.yml").read_text(encoding="utf-8"))
+    assert tests["name"] == "tests"
+    assert triggers(tests)["push"] == {"branches": ["main"]}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ("@cd2ce8fcbc39b97be8ca5fce6e763baed58fa128", "@v5", "not pinned"),
+        ("@cd2ce8fcbc39b97be8ca5fce6e763baed58fa128", "@cd2ce8f", "not pinned"),
+        (" # v5.0.0", "", "not pinned"),
+        ("  deploy:\n", "  deploy:\n    uses: you/yours/.github/workflows/a.yml@main\n", "not pinned"),
+        ("    steps:\n      - id", "    steps:\n      - {uses: you/yours@main}\n      - id", "not pinned"),
+        ("    timeout-minutes: 10\n", "", "no timeout"),
+        ("permissions:\n  contents: read\n", "", "at the top"),
+        ("  contents: read\n", "  contents: read\n  pages: write\n", "at the top"),
+        ("permissions:\n  contents: read\n", "permissions: write-all\n", "at the top"),
+        ("      id-token: write\n", "      id-token: write\n      contents: write\n", "has the rights"),
+        ("  build:\n", "  build:\n    permissions: write-all\n", "has the rights"),
+        ("on:\n", "off:\n", "nothing starts it"),
+        ("  workflow_run:\n", "  workflow_dispatch:\n  workflow_run:\n", "something else"),
+        ("[tests]", "[weekly]", "waits for something else"),
+        ("    branches: [main]\n", "", "waits for something else"),
+        ("conclusion == 'success' && ", "conclusion != '' && ", "does not ask"),
+        (" && github", " || github", "does not ask"),
+        ("event == 'push'", "event != ''", "does not ask"),
+        ("    needs: build\n", "", "does not ask"),
+        ("    needs: build\n", "    needs: build\n    if: always()\n", "a condition of its own"),
+        ("workflow_run.head_sha", "workflow_run.head_branch", "another commit"),
+    ],
+)
+def test_the_checks_of_workflows_work(old: str, new: str, fault: str) -> None:
+    """Each fault that is put into `pages.yml` is found."""
+    text = (WORKFLOWS / "pages.yml").read_text(encoding="utf-8")
+    assert old in text
+    broken = text.replace(old, new)
+    assert any(fault in found for found in workflow_faults(broken) + waiting_faults(broken))
+
+
+def test_forms_have_fields() -> None:
+    """GitHub shows a form with a fault in it to nobody, and says so nowhere."""
+    paths = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.y*ml"))
+    assert len(paths) == 3
+    assert (ROOT / ".github" / "pull_request_template.md").is_file()
+    for path in paths:
+        form = yaml.safe_load(path.read_text(encoding="utf-8"))
+        assert set(form) == {"name", "description", "labels", "body"}, path.name
+        ids = [field["id"] for field in form["body"] if field["type"] != "markdown"]
+        labels = [field["attributes"]["label"] for field in form["body"] if "id" in field]
+        assert ids, path.name
+        assert len(set(ids)) == len(ids) == len(set(labels)), path.name
+        for field in form["body"]:
+            assert field["type"] in ("markdown", "input", "textarea", "dropdown", "checkboxes"), path.name
+            assert field["attributes"]["value" if field["type"] == "markdown" else "label"], path.name
+            options = field["attributes"].get("options", [])
+            assert (field["type"] in ("dropdown", "checkboxes")) == bool(options), path.name
+            assert all(isinstance(o, str | dict) for o in options), path.name
+            assert len({str(o) for o in options}) == len(options), path.name
+
+
+def test_hooks_use_the_locked_checkers() -> None:
+    """pre-commit takes the lock's version of the linter, and what runs in `.venv` is there."""
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    repos = {repo["repo"].rsplit("/", 1)[-1]: repo for repo in config["repos"]}
+    for minor in (11, 12, 13):
+        lock = (ROOT / "locks" / f"py3.{minor}.txt").read_text().splitlines()
+        rev = repos["ruff-pre-commit"]["rev"].removeprefix("v")
+        assert f"ruff=={rev}" in lock, f"rev in .pre-commit-config.yaml is not that of py3.{minor}.txt"
+    ids = {hook["id"] for repo in repos.values() for hook in repo["hooks"]}
+    assert {"ruff-check", "ruff-format", "mypy", "tidy-notebooks", "stored-outputs", "check-yaml"} <= ids
+    for hook in repos["local"]["hooks"]:
+        python, option, module, *arguments = hook["entry"].split()
+        assert (python, option) == (".venv/bin/python", "-m"), hook["id"]
+        own = ROOT / f"{module.replace('.', '/')}.py"
+        assert own.is_file() == module.startswith("tools."), hook["id"]
+        assert all((ROOT / a).is_file() for a in arguments if a.startswith("tests/")), hook["id"]
+    (large,) = [h for h in repos["pre-commit-hooks"]["hooks"] if h["id"] == "check-added-large-files"]
+    (limit,) = [int(a.removeprefix("--maxkb=")) for a in large["args"]]
+    assert limit * 1024 <= MAX_BYTES < (limit + 1) * 1024
 
 
 def check(*command: str) -> None:

@@ -2,6 +2,7 @@
 
 - `run`: the command: runs chapters, stores outputs, measures seeds.
 - `kernel`: runs one notebook in a fresh kernel, cleans its outputs, says in one line why it failed.
+- `tidy`: removes what editors and runners write beside code and outputs.
 - `stored`: reads what was recorded: claims, measurements, benchmarks, times.
 - `trees`, `effects`: statements, what they bind and use, and what they may change.
 - `reach`: which definitions of a notebook and of the package a piece of code depends on.

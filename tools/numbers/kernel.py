@@ -15,7 +15,7 @@ from typing import Any
 import nbformat
 import psutil
 
-from tools.numbers import provenance, stored
+from tools.numbers import provenance, stored, tidy
 from tools.numbers.provenance import ROOT
 
 PROFILES = ("smoke", "laptop", "gpu")
@@ -303,16 +303,9 @@ def unfinished(notebook: Any) -> str:
 def clean(notebook: Any) -> None:
     """Remove, in place, what papermill added and what would differ between equal runs."""
     notebook.cells = [c for c in notebook.cells if INJECTED not in c.metadata.get("tags", [])]
-    notebook.metadata.pop("papermill", None)
-    notebook.metadata.pop("widgets", None)
-    notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    notebook.metadata["language_info"] = {"name": "python"}
+    tidy.tidy(notebook)
     count = 0
     for cell in notebook.cells:
-        for key in ("papermill", "execution", "ExecuteTime", "collapsed"):
-            cell.metadata.pop(key, None)
-        if cell.metadata.get("tags") == []:
-            cell.metadata.pop("tags")
         if cell.cell_type != "code":
             continue
         if cell.execution_count is not None:

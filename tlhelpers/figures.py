@@ -6,13 +6,16 @@ function here therefore returns its description beside the axes: print it below 
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
 
 from tlhelpers.evaluation import t_interval
 from tlhelpers.evaluation.calibration import Reliability
+from tlhelpers.extras import extra
 from tlhelpers.plots import METHODS
+
+with extra("plots"):
+    import matplotlib.pyplot as plt
+    from matplotlib.axes import Axes
 
 _LINES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")  # Okabe and Ito (2008)
 _MARKERS = "os^DvP"

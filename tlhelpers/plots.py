@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
 
 from tlhelpers.evaluation import t_interval
 from tlhelpers.evaluation.confusion import Confusion, confusion
+from tlhelpers.extras import extra
+
+with extra("plots"):
+    import matplotlib.pyplot as plt
+    from matplotlib.axes import Axes
 
 __all__ = ["METHODS", "Confusion", "compare", "confusion", "images", "style"]
 

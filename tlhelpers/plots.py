@@ -6,13 +6,16 @@ that is too early, a function here returns a description made from the same data
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
 
 from tlhelpers.evaluation import t_interval
 from tlhelpers.evaluation.calibration import Reliability
 from tlhelpers.evaluation.confusion import Confusion, confusion
+from tlhelpers.extras import extra
+
+with extra("plots"):
+    import matplotlib.pyplot as plt
+    from matplotlib.axes import Axes
 
 __all__ = [
     "METHODS",

@@ -9,11 +9,14 @@ from typing import Any
 
 import keras
 import numpy as np
-import optuna
 from filelock import FileLock, Timeout
-from optuna.trial import TrialState
 
 from tlhelpers import data, trunk
+from tlhelpers.extras import extra
+
+with extra("tuning"):
+    import optuna
+    from optuna.trial import TrialState
 
 SAMPLERS = ("tpe", "random")
 

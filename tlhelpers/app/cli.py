@@ -8,14 +8,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
 from tlhelpers import cache as disk
 from tlhelpers.app import cache_folder
 from tlhelpers.app import doctor as doctor_checks
+from tlhelpers.extras import extra
+
+with extra("app"):
+    import typer
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
 
 if TYPE_CHECKING:
     from tlhelpers.app.report import Outcome
@@ -116,7 +118,7 @@ def run(
 
         known = (ValueError, OSError, MemoryError, WeightsUnavailableError)
     except ImportError as error:
-        errors.print(f"[red]Not done[/]: {escape(str(error))}. Run: tlhelpers doctor", soft_wrap=True)
+        errors.print(f"[red]Not done[/]: {escape(str(error))}. Or ask: tlhelpers doctor", soft_wrap=True)
         raise typer.Exit(1) from None
     try:
         outcome = pipeline.run(folder, out, image_size, seed, epochs, mirror, overwrite, step=_steps(console))

@@ -25,19 +25,22 @@ __all__ = ["GAP", "MISSING", "NOTE", "OK", "Finding", "examine"]
 
 OK, NOTE, GAP, MISSING = "ok", "note", "gap", "missing"
 
-# What the profile `smoke` runs on. Distribution name -> name to import.
+# What the profile `smoke` runs on. Distribution -> name to import, and what to install where it is missing.
 NEEDED = {
-    "numpy": "numpy",
-    "pillow": "PIL",
-    "scikit-learn": "sklearn",
-    "scipy": "scipy",
-    "matplotlib": "matplotlib",
-    "keras": "keras",
-    "onnxruntime": "onnxruntime",
-    "onnx": "onnx",
-    "tf2onnx": "tf2onnx",
+    "numpy": ("numpy", "numpy"),
+    "pillow": ("PIL", "pillow"),
+    "scikit-learn": ("sklearn", "scikit-learn"),
+    "scipy": ("scipy", "scipy"),
+    "keras": ("keras", "keras"),
+    "matplotlib": ("matplotlib", '"tlhelpers[plots]"'),
+    "onnxruntime": ("onnxruntime", '"tlhelpers[onnx]"'),
+    "onnx": ("onnx", '"tlhelpers[onnx]"'),
+    "tf2onnx": ("tf2onnx", '"tlhelpers[onnx]"'),
+    "optuna": ("optuna", '"tlhelpers[tuning]"'),
+    "jinja2": ("jinja2", '"tlhelpers[app]"'),
 }
-BACKENDS = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
+# Backend of Keras -> what to install where it is missing.
+BACKENDS = {"tensorflow": '"tlhelpers[tensorflow]"', "jax": "jax", "torch": "torch"}
 _DEVICES = {
     "tensorflow": "import tensorflow as t; n = [d.name for d in t.config.list_physical_devices('GPU')]",
     "jax": "import jax; n = [str(d) for d in jax.devices() if d.platform != 'cpu']",
@@ -138,19 +141,19 @@ def _software() -> list[Finding]:
     fits = (3, 11) <= sys.version_info[:2] <= (3, 13)
     remedy = "" if fits else "Use Python 3.11, 3.12 or 3.13; the packages of the course are tested on these."
     findings = [Finding(area, "Python", OK if fits else GAP, f"{version}, {platform.system()}", remedy)]
-    for distribution, module in NEEDED.items():
-        here, how = _installed(module), f"python -m pip install {distribution}"
+    for distribution, (module, source) in NEEDED.items():
+        here, how = _installed(module), f"python -m pip install {source}"
         finding = (OK, _version(distribution)) if here else (MISSING, "not installed", how)
         findings.append(Finding(area, distribution, *finding))
     name, chosen_by = _backend()
     if name not in BACKENDS:
         how = "Set KERAS_BACKEND=tensorflow (or jax, or torch)."
         findings.append(Finding(area, "Keras backend", MISSING, f"{name} ({chosen_by}) is not known", how))
-    elif _installed(BACKENDS[name]):
+    elif _installed(name):
         version = _version("tensorflow", "tensorflow-cpu") if name == "tensorflow" else _version(name)
         findings.append(Finding(area, "Keras backend", OK, f"{name} {version}, chosen by {chosen_by}"))
     else:
-        how = f"python -m pip install {name}, or set KERAS_BACKEND to one that is installed."
+        how = f"python -m pip install {BACKENDS[name]}, or set KERAS_BACKEND to one that is installed."
         detail = f"{name}, chosen by {chosen_by}, is not installed"
         findings.append(Finding(area, "Keras backend", MISSING, detail, how))
     return findings
@@ -160,7 +163,7 @@ def _gpu(fast: bool) -> list[Finding]:
     name, _ = _backend()
     if fast:
         return [Finding("Software", "GPU", NOTE, "not looked for (--fast)")]
-    if not _installed(BACKENDS.get(name, "no backend")):
+    if name not in BACKENDS or not _installed(name):
         return [Finding("Software", "GPU", NOTE, "not looked for: the backend is not installed")]
     code = f"import json; {_DEVICES[name]}; print('GPUS', json.dumps(n))"
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}

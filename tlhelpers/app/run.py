@@ -16,12 +16,15 @@ import keras
 import numpy as np
 
 from tlhelpers import backbones, data, features, finetune, heads, recipes
-from tlhelpers.app import report
-from tlhelpers.app.report import Candidate, Outcome
 from tlhelpers.backbones import Backbone
 from tlhelpers.data import folder_check
 from tlhelpers.data.folder_check import FolderCheck
 from tlhelpers.evaluation import calibration
+from tlhelpers.extras import extra
+
+with extra("app"):
+    from tlhelpers.app import report
+    from tlhelpers.app.report import Candidate, Outcome
 
 __all__ = ["run", "temperature"]
 

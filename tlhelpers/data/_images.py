@@ -277,8 +277,10 @@ def _threaded(work: Callable[[Sequence[T]], R], chunks: list[Sequence[T]]) -> It
 def _check_memory(n_bytes: int, where: str) -> None:
     if n_bytes < 2**29:
         return
-    import psutil  # only large requests pay for the import
-
+    try:
+        import psutil  # only large requests pay for the import
+    except ModuleNotFoundError:  # it comes with the extra `app`; without it nobody knows what is free
+        return
     free = psutil.virtual_memory().available
     if n_bytes > free:
         raise DataError(

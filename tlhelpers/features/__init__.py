@@ -53,7 +53,8 @@ def extract(
             `multi_taps`. Or names of layers; ``"last"`` may be among them.
         engine: ``"onnx"`` (ONNX Runtime, the fastest in full precision on a CPU), ``"onnx-int8"`` (in
             integers of 8 bits; needs ``calibration``), ``"keras"``, or ``"auto"``: Keras where a GPU
-            is in use or the backbone cannot be exported, else ONNX Runtime.
+            is in use, the extra ``onnx`` is not installed or the backbone cannot be exported, else ONNX
+            Runtime.
         cache: Whether to read and write features in the cache. An exported graph is kept in any case.
         batch_size: Images in one step; ``None`` chooses by the size of the images.
         pooled: Whether maps are averaged over their positions. ``False`` takes one tap and returns its map in
@@ -69,6 +70,7 @@ def extract(
     Raises:
         ValueError: If an argument is not as described.
         OSError: If the cache cannot be written, for example on a full disk.
+        ImportError: If ONNX Runtime is asked for, and it or the exporter is not installed.
     """
     _check_engine(engine, calibration)
     _check_images(x)
@@ -210,6 +212,8 @@ def tapped(backbone: Backbone, names: tuple[str, ...], pooled: bool) -> keras.Mo
 
 def _on_accelerator() -> bool:
     """Whether Keras computes on a GPU or TPU."""
+    if keras.backend.backend() == "torch":  # whose devices Keras does not list
+        return keras.ops.zeros(()).device.type != "cpu"
     return any(not device.lower().startswith("cpu") for device in keras.distribution.list_devices())
 
 
@@ -272,7 +276,7 @@ def _progress(what: str, total: int, done: int) -> Iterator[Callable[[int], None
     if total < 2000 or os.environ.get("CI") or not sys.stderr.isatty():
         yield lambda count: None
         return
-    from rich.console import Console
+    from rich.console import Console  # Keras needs it, too
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as bar:

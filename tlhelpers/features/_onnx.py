@@ -13,6 +13,7 @@ import numpy as np
 
 from tlhelpers import data
 from tlhelpers.backbones import Backbone
+from tlhelpers.extras import extra
 from tlhelpers.features import _key
 from tlhelpers.paths import atomic_path, cache_dir
 
@@ -30,7 +31,9 @@ def exportable(backbone: Backbone, network: keras.Model, known: str) -> bool:
 
 
 def _graph_name(backbone: Backbone, known: str) -> str:
-    versions = f"{keras.__version__} {_key.versions('onnx')}"
+    with extra("onnx"):  # whatever has to do with a graph comes by here first
+        import onnxruntime
+    versions = f"{keras.__version__} onnxruntime {onnxruntime.__version__}"
     digest = sha256(f"{known} {versions}".encode()).hexdigest()[:24]
     return f"{backbone.name}-{backbone.image_size}-{digest}"
 
@@ -82,7 +85,7 @@ def graph(backbone: Backbone, network: keras.Model, known: str) -> Path:
             error = np.abs(session(exported)(probe) - expected).max() / max(np.abs(expected).max(), 1e-12)
             if not error < 1e-4:
                 raise RuntimeError(f"the graph differs from Keras by {error:.1e} of the largest feature")
-        except (OSError, MemoryError):  # of this machine at this moment, not of the network
+        except (OSError, MemoryError, ImportError):  # of this machine at this moment, not of the network
             raise
         except Exception as error:
             message = f"{backbone.name} cannot be exported to ONNX: {type(error).__name__}: {error}"[:500]

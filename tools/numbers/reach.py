@@ -42,8 +42,8 @@ from tools.numbers.trees import (
 PROFILES = "PROFILES"  # the table of the profiles: only the entry of one of them counts
 SEEDS = "seeds"  # and of it not which seeds are asked for, unless they are used: each is measured by itself
 BY_NAME = {"eval", "exec", "globals", "locals", "vars"}  # who uses them may use any name of its module
-# Who uses these words may read the package's files that are no code.
-FILES = {"__file__", "__path__", "__spec__", "files", "get_data", "getfile", "getsourcefile", "resources"}
+# Who uses these words may read the package's files that are no code; `files` only where resources are imported.
+FILES = {"__file__", "__path__", "__spec__", "get_data", "getfile", "getsourcefile", "resources"}
 
 
 class Reach:
@@ -149,7 +149,7 @@ class Reach:
         paths = unit.chains if counted is unit.node else chains(counted)
         if unit.uses & BY_NAME:
             self.everything(module)
-        if unit.words & FILES:
+        if unit.words & FILES or ("files" in unit.words and imports_resources(module)):
             inside = (self.root / PACKAGE).rglob("*")
             self._files |= {p for p in inside if p.is_file() and p.suffix not in (".py", ".pyc", ".typed")}
         if unit.computes_imports:
@@ -264,6 +264,12 @@ class Reach:
             case ast.Call(func=func, args=[ast.Constant(value=name)]) if last_name(func) == "get":
                 return root_name(func) == "profiles" and name not in (None, self.profile)
         return False
+
+
+def imports_resources(module: Module) -> bool:
+    """Whether a module can have `importlib.resources.files` under the name `files`."""
+    nodes = [node for unit in module.units for node in (*unit.imports, *unit.inner_imports)]
+    return any("resources" in ast.unparse(node) or "*" in ast.unparse(node) for node in nodes)
 
 
 def only_profile(node: ast.stmt, profile: str, with_seeds: bool) -> ast.AST:

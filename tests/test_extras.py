@@ -22,7 +22,6 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 # What brings an extra that part of the package cannot do without. The report is loaded by `run` alone.
 NEEDS = {
     "tlhelpers.plots": "plots",
-    "tlhelpers.figures": "plots",
     "tlhelpers.tuning": "tuning",
     "tlhelpers.app.cli": "app",
     "tlhelpers.app.run": "app",

@@ -1,6 +1,7 @@
 """Behaviour of tlhelpers.features: the same features from all engines, computed once, kept safely."""
 
 import errno
+import importlib.metadata
 import io
 import logging
 import os
@@ -693,7 +694,7 @@ def test_any_other_way_has_an_entry_of_its_own(tiny, x, monkeypatch):
     for count, way in enumerate(ways, start=1):
         features.extract(tiny, x, **way)
         assert n_entries() == count
-    for module, name in ((features, "_FORMAT"), (features.importlib.metadata, "version")):
+    for module, name in ((features, "_FORMAT"), (importlib.metadata, "version")):
         with monkeypatch.context() as patch:
             patch.setattr(module, name, 99 if name == "_FORMAT" else lambda library: "99.0")
             features.extract(tiny, x, engine="keras")

@@ -42,7 +42,7 @@ from tools.numbers.trees import (
 PROFILES = "PROFILES"  # the table of the profiles: only the entry of one of them counts
 SEEDS = "seeds"  # and of it not which seeds are asked for, unless they are used: each is measured by itself
 BY_NAME = {"eval", "exec", "globals", "locals", "vars"}  # who uses them may use any name of its module
-# Who uses these words may read the package's files that are no code; `files` only where resources are imported.
+# Who uses these words may read what is no code in the package; `files` counts where resources are imported.
 FILES = {"__file__", "__path__", "__spec__", "get_data", "getfile", "getsourcefile", "resources"}
 
 

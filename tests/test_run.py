@@ -49,7 +49,7 @@ def fill(root: Path, classes=("blue", "green", "red"), n=10, first=0, size=(20, 
 
 def work(folder, out, **options):
     """A whole run with a network of two blocks."""
-    return pipeline.run(
+    return pipeline.from_folder(
         folder, out, **{"epochs": 1, "border": "block1", "backbone": tiny.make_backbone(), **options}
     )
 
@@ -57,8 +57,8 @@ def work(folder, out, **options):
 @pytest.fixture
 def command(monkeypatch):
     """The command `tlhelpers run`, with the network of two blocks."""
-    quick = functools.partial(pipeline.run, border="block1", backbone=tiny.make_backbone())
-    monkeypatch.setattr(pipeline, "run", quick)
+    quick = functools.partial(pipeline.from_folder, border="block1", backbone=tiny.make_backbone())
+    monkeypatch.setattr(pipeline, "from_folder", quick)
 
     def call(*arguments):
         result = CliRunner().invoke(cli.app, ["run", *map(str, arguments)])
@@ -592,6 +592,6 @@ def test_twelve_kinds_of_flower(tmp_path):
     source = Path(os.environ.get("TLHELPERS_DATA", "")) / "flowers12.zip"
     if not os.environ.get("TLHELPERS_DATA") or not source.is_file():
         pytest.skip("no flowers here: set TLHELPERS_DATA to a folder that holds flowers12.zip")
-    outcome = pipeline.run(source, tmp_path / "report")
+    outcome = pipeline.from_folder(source, tmp_path / "report")
     assert len(outcome.y_test) == 240
     assert outcome.accuracy >= 0.95

@@ -121,7 +121,16 @@ def run(
         errors.print(f"[red]Not done[/]: {escape(str(error))}. Or ask: tlhelpers doctor", soft_wrap=True)
         raise typer.Exit(1) from None
     try:
-        outcome = pipeline.run(folder, out, image_size, seed, epochs, mirror, overwrite, step=_steps(console))
+        outcome = pipeline.from_folder(
+            folder,
+            out,
+            image_size=image_size,
+            seed=seed,
+            epochs=epochs,
+            mirror=mirror,
+            overwrite=overwrite,
+            step=_steps(console),
+        )
     except known as error:
         what = str(error) or f"there is not enough memory ({type(error).__name__})"
         errors.print(f"[red]Not done[/]: {escape(what)}", soft_wrap=True, highlight=False)

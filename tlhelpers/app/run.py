@@ -26,7 +26,7 @@ with extra("app"):
     from tlhelpers.app import report
     from tlhelpers.app.report import Candidate, Outcome
 
-__all__ = ["run", "temperature"]
+__all__ = ["from_folder", "temperature"]
 
 # Takes a title and the number of rounds, if it is known. Returns a context manager, which gives what is to be
 # called with the number of rounds done.
@@ -44,9 +44,10 @@ def _silent(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
     yield lambda done: None
 
 
-def run(
+def from_folder(
     folder: str | os.PathLike[str],
     out: str | os.PathLike[str],
+    *,
     image_size: int = 224,
     seed: int = 0,
     epochs: int = RECIPE.epochs,

@@ -37,7 +37,7 @@ class Head(Protocol):
 
     @property
     def val_accuracy(self) -> float:
-        """Accuracy on the validation features, 0..1: the best of what was tried there, hence optimistic."""
+        """Accuracy on the validation features, 0..1; the best of what was tried there, hence optimistic."""
 
     def predict(self, features: np.ndarray) -> np.ndarray:
         """Returns labels, int64 ``(n,)``, of features ``(n, d)``."""
@@ -65,7 +65,7 @@ class LinearProbe:
 
     @property
     def val_accuracy(self) -> float:
-        """Accuracy on the validation features with the chosen C, 0..1: the best of several, so optimistic."""
+        """Accuracy on the validation features with the chosen C, 0..1; the best of several, so optimistic."""
         return self.tried[self.strength]
 
     def predict(self, features: np.ndarray) -> np.ndarray:
@@ -243,7 +243,7 @@ class KNNHead:
 
     @property
     def val_accuracy(self) -> float:
-        """Accuracy on the validation features with the chosen k, 0..1: the best of several, so optimistic."""
+        """Accuracy on the validation features with the chosen k, 0..1; the best of several, so optimistic."""
         return self.tried[self.k]
 
     def predict(self, features: np.ndarray) -> np.ndarray:

@@ -101,7 +101,7 @@ class Report:
 
 
 class AuditError(RuntimeError):
-    """A `Callback` that raises found something. Raised by `Callback`."""
+    """A fault was found inside ``fit``. Raised by `Callback`."""
 
 
 def fault(

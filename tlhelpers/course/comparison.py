@@ -182,7 +182,7 @@ def probe_then_full(s: Setting) -> Fitted:
 
 
 def discriminative(s: Setting) -> Fitted:
-    """Trains the same, with rates that fall by a factor of 0.7 from block to block downwards.
+    """Trains as `probe_then_full`, with rates that fall by a factor of 0.7 from block to block downwards.
 
     One of `METHODS`: see `accuracy`.
     """
@@ -199,7 +199,7 @@ def l2_sp(s: Setting) -> Fitted:
 
 
 def more_of_all(s: Setting) -> Fitted:
-    """Trains with more of all, so equal to no other: larger backbone and images, more passes, mirrors.
+    """Trains with more of everything, so equal to no other: backbone, images, passes, mirrored answers.
 
     Images are larger by a third, each is seen three times as often, the blocks above the third are trained,
     at rates that fall by a factor of 0.7 from block to block downwards. Where flips are allowed, the logits

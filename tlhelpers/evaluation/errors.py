@@ -64,8 +64,10 @@ def by_class(y: np.ndarray, predicted: np.ndarray, class_names: Sequence[str]) -
     Example:
         >>> import numpy as np
         >>> from tlhelpers.evaluation import errors
-        >>> errors.by_class(np.array([0, 0, 1, 1]), np.array([0, 0, 0, 1]), ["cat", "dog"])[0].name
-        'dog'
+        >>> errors.by_class(np.array([0, 0, 1, 1]), np.array([0, 0, 0, 1]), ["cat", "dog"])
+             images  accuracy    95 % interval  precision
+        dog       2     50.0%    9.5% to 90.5%     100.0%
+        cat       2    100.0%  34.2% to 100.0%      66.7%
     """
     y, predicted = _pair(y, predicted)
     if max(y.max(), predicted.max()) >= len(class_names) or min(y.min(), predicted.min()) < 0:

@@ -21,6 +21,7 @@ ORDER = (
     {"tuning"},
     {"audit", "course", "app"},
 )
+LINES = 350  # of a file, docstrings included
 LIMITS = {"audit": 1000, "app": 1500, "course": 400}  # code lines of a room
 
 
@@ -117,6 +118,12 @@ def test_rooms_keep_their_budgets() -> None:
         found[here] = found.get(here, 0) + code_lines(path)
     assert min(found.values()) > 0
     assert {name: found[name] for name, limit in LIMITS.items() if found[name] > limit} == {}
+
+
+def test_no_file_is_too_long() -> None:
+    """No file above 350 lines: what is longer has two subjects."""
+    found = {str(p.relative_to(ROOT)): len(p.read_text(encoding="utf-8").splitlines()) for p in files()}
+    assert {name: n for name, n in found.items() if n > LINES} == {}
 
 
 def test_code_lines_are_counted(tmp_path: Path) -> None:

@@ -25,12 +25,24 @@ _SLICE = 1 << 24  # bytes that are hashed or copied at a time: what is large sta
 
 
 def folder() -> Path:
-    """Returns the folder with the arrays; it need not exist."""
+    """Returns the folder with the arrays; it need not exist.
+
+    Example:
+        >>> from tlhelpers import cache
+        >>> cache.folder().name
+        'features'
+    """
     return cache_dir() / "features"
 
 
 def has(key: str) -> bool:
-    """Tells whether there is an entry, without reading it."""
+    """Tells whether there is an entry, without reading it.
+
+    Example:
+        >>> from tlhelpers import cache
+        >>> cache.has("never-computed")
+        False
+    """
     return (folder() / f"{key}.json").is_file()
 
 
@@ -39,6 +51,11 @@ def load(key: str) -> np.ndarray | None:
 
     The array is mapped from its file, so that it takes memory only where it is read. Writing to it
     changes a copy in memory, never the file.
+
+    Example:
+        >>> from tlhelpers import cache
+        >>> cache.load("never-computed") is None
+        True
     """
     path = folder() / f"{key}.npy"
     note = path.with_suffix(".json")
@@ -60,7 +77,13 @@ def load(key: str) -> np.ndarray | None:
 
 @contextmanager
 def lock(key: str) -> Iterator[None]:
-    """Holds a key for one process; another one waits until the block ends. It ends with the process, too."""
+    """Holds a key for one process; another one waits until the block ends. It ends with the process, too.
+
+    Example:
+        >>> from tlhelpers import cache
+        >>> with cache.lock("my-features"):
+        ...     found = cache.load("my-features")  # and computes it where it is None
+    """
     path = cache_dir() / "locks" / f"{key}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path):
@@ -76,6 +99,15 @@ class Parts:
         key: The key of the array to be.
         row_shape: Shape of one row.
         dtype: Type of the numbers.
+
+    Example:
+        >>> import numpy as np
+        >>> from tlhelpers import cache
+        >>> with cache.lock("squares"):
+        ...     parts = cache.Parts("squares", (2,), np.dtype(np.float32))
+        ...     parts.append(np.ones((3, 2), np.float32))
+        ...     parts.finish("an example").shape
+        (3, 2)
     """
 
     def __init__(self, key: str, row_shape: tuple[int, ...], dtype: np.dtype) -> None:

@@ -7,7 +7,10 @@ __all__ = ["MissingExtraError", "extra"]
 
 
 class MissingExtraError(ImportError):
-    """A package is not installed that comes with an extra of this one; the message has the command."""
+    """A package is not installed that comes with an extra of this one; the message has the command.
+
+    Raised by `extra`.
+    """
 
 
 @contextmanager
@@ -20,6 +23,11 @@ def extra(name: str) -> Iterator[None]:
     Raises:
         MissingExtraError: If one of the imports finds nothing. A package that is there but cannot be loaded
             has another cause, and keeps its own error.
+
+    Example:
+        >>> from tlhelpers.extras import extra
+        >>> with extra("plots"):
+        ...     import matplotlib.pyplot as plt
     """
     try:
         yield

@@ -38,6 +38,12 @@ def build_classifier(
 
     Returns:
         Uncompiled model: raw RGB 0..255 ``(n, s, s, 3)`` -> logits ``(n, n_classes)``.
+
+    Example:
+        >>> from tlhelpers import backbones, finetune
+        >>> backbone = backbones.load(image_size=32)
+        >>> finetune.build_classifier(backbone, n_classes=10).output_shape
+        (None, 10)
     """
     inputs = keras.Input((backbone.image_size, backbone.image_size, 3), name="image")
     x = _augmented(inputs, augmentation)
@@ -57,6 +63,13 @@ def for_inference(model: keras.Model) -> keras.Model:
 
     Args:
         model: From `build_classifier` or `small_cnn`.
+
+    Example:
+        >>> import keras
+        >>> from tlhelpers import finetune
+        >>> model = finetune.small_cnn(8, 10, augmentation=keras.layers.RandomFlip("horizontal"))
+        >>> len(model.layers) - len(finetune.for_inference(model).layers)
+        1
     """
     inputs = keras.Input(model.input_shape[1:], name="image")
     x = inputs
@@ -91,6 +104,13 @@ def freeze(
 
     Raises:
         ValueError: If no layer is named so, both ``up_to`` and ``blocks`` are given, or ``blocks`` is empty.
+
+    Example:
+        >>> from tlhelpers import backbones, finetune
+        >>> backbone = backbones.load(image_size=32)
+        >>> finetune.freeze(backbone, up_to="block4")
+        >>> [backbone.model.get_layer(name).trainable for name in ("stem_conv", "head_conv")]
+        [False, True]
     """
     if blocks is not None and up_to is not None:
         raise ValueError("Give up_to or blocks, not both.")
@@ -122,6 +142,13 @@ def freeze_batchnorm(backbone: Backbone) -> None:
 
     Args:
         backbone: From `tlhelpers.backbones.load`.
+
+    Example:
+        >>> from tlhelpers import backbones, finetune
+        >>> backbone = backbones.load(image_size=32)
+        >>> finetune.freeze_batchnorm(backbone)
+        >>> [backbone.model.get_layer(name).trainable for name in ("stem_conv", "stem_bn")]
+        [True, False]
     """
     _freeze_layers(backbone, [])
 
@@ -172,6 +199,15 @@ def fine_tune(
     Raises:
         ValueError: If the recipe names layers that are not there or holds nothing, or, with ``cache``, as
             `tlhelpers.trunk.above`.
+
+    Example:
+        >>> from tlhelpers import data, finetune
+        >>> from tlhelpers.recipes import Recipe
+        >>> ds = data.load("digits", n_train=64, n_val=32, n_test=32)
+        >>> model = finetune.small_cnn(8, ds.n_classes)
+        >>> history = finetune.fine_tune(model, ds, Recipe(epochs=1))
+        >>> len(history.history["val_accuracy"])
+        1
     """
     if cache:
         part, activations = trunk.above(model, ds)
@@ -242,7 +278,14 @@ def _compile(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
 
 
 def predict(model: keras.Model, x: np.ndarray | data.ImageSequence, batch_size: int = 64) -> np.ndarray:
-    """Returns labels, int64 ``(n,)``, of images uint8 ``(n, h, w, 3)``, resized to the model's input."""
+    """Returns labels, int64 ``(n,)``, of images uint8 ``(n, h, w, 3)``, resized to the model's input.
+
+    Example:
+        >>> from tlhelpers import data, finetune
+        >>> ds = data.load("digits", n_train=20, n_val=10, n_test=10)
+        >>> finetune.predict(finetune.small_cnn(8, ds.n_classes), ds.x_test).shape
+        (10,)
+    """
     found = [np.zeros(0, np.int64)]
     for start in range(0, len(x), batch_size):
         logits = model.predict_on_batch(data.resize(x[start : start + batch_size], model.input_shape[1]))
@@ -263,6 +306,12 @@ def small_cnn(image_size: int, n_classes: int, augmentation: keras.layers.Layer 
 
     Returns:
         Uncompiled model: raw RGB 0..255 ``(n, image_size, image_size, 3)`` -> logits ``(n, n_classes)``.
+
+    Example:
+        >>> from tlhelpers import finetune
+        >>> model = finetune.small_cnn(image_size=32, n_classes=10)
+        >>> model.input_shape, model.output_shape
+        ((None, 32, 32, 3), (None, 10))
     """
     inputs = keras.Input((image_size, image_size, 3), name="image")
     x = _augmented(inputs, augmentation)

@@ -22,11 +22,22 @@ PROBE_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 
 class Head(Protocol):
-    """What all heads have in common."""
+    """What all heads have in common.
+
+    Example:
+        >>> from tlhelpers import data, heads
+        >>> ds = data.load("digits", n_train=200, n_val=50, n_test=50)
+        >>> f_train, f_val, f_test = (x.reshape(len(x), -1) / 255 for x in (ds.x_train, ds.x_val, ds.x_test))
+        >>> both: list[heads.Head] = [
+        ...     make(f_train, ds.y_train, f_val, ds.y_val) for make in (heads.knn_head, heads.linear_probe)
+        ... ]
+        >>> [head.predict(f_test).shape for head in both]
+        [(50,), (50,)]
+    """
 
     @property
     def val_accuracy(self) -> float:
-        """Accuracy on the validation features, 0..1: the best of what was tried there, hence optimistic."""
+        """Accuracy on the validation features, 0..1; the best of what was tried there, hence optimistic."""
 
     def predict(self, features: np.ndarray) -> np.ndarray:
         """Returns labels, int64 ``(n,)``, of features ``(n, d)``."""
@@ -40,7 +51,7 @@ class Head(Protocol):
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """A multinomial logistic regression on standardised features.
+    """A multinomial logistic regression on standardised features. Returned by `linear_probe`.
 
     Attributes:
         pipeline: scikit-learn pipeline: `StandardScaler`, `LogisticRegression`.
@@ -54,7 +65,7 @@ class LinearProbe:
 
     @property
     def val_accuracy(self) -> float:
-        """Accuracy on the validation features with the chosen C, 0..1: the best of several, so optimistic."""
+        """Accuracy on the validation features with the chosen C, 0..1; the best of several, so optimistic."""
         return self.tried[self.strength]
 
     def predict(self, features: np.ndarray) -> np.ndarray:
@@ -102,6 +113,14 @@ def linear_probe(
 
     Raises:
         ValueError: If shapes do not fit, a feature is not finite, or a class is missing.
+
+    Example:
+        >>> from tlhelpers import data, heads
+        >>> ds = data.load("digits", n_train=200, n_val=50, n_test=50)
+        >>> f_train, f_val, f_test = (x.reshape(len(x), -1) / 255 for x in (ds.x_train, ds.x_val, ds.x_test))
+        >>> probe = heads.linear_probe(f_train, ds.y_train, f_val, ds.y_val)
+        >>> bool((probe.predict(f_test) == ds.y_test).mean() > 0.8)
+        True
     """
     _check_features(f_train, y_train, f_val, y_val)
     fitted: dict[float, Pipeline] = {}
@@ -117,7 +136,7 @@ def linear_probe(
 
 @dataclass(frozen=True)
 class MLPHead:
-    """A network with one hidden layer on standardised features.
+    """A network with one hidden layer on standardised features. Returned by `mlp_head`.
 
     Attributes:
         model: Features ``(n, d)`` -> logits ``(n, n_classes)``.
@@ -167,6 +186,14 @@ def mlp_head(
 
     Raises:
         ValueError: As `linear_probe`.
+
+    Example:
+        >>> from tlhelpers import data, heads
+        >>> ds = data.load("digits", n_train=100, n_val=50, n_test=50)
+        >>> f_train, f_val, f_test = (x.reshape(len(x), -1) / 255 for x in (ds.x_train, ds.x_val, ds.x_test))
+        >>> head = heads.mlp_head(f_train, ds.y_train, f_val, ds.y_val, hidden=16, epochs=2)
+        >>> head.predict_proba(f_test).shape
+        (50, 10)
     """
     _check_features(f_train, y_train, f_val, y_val)
     keras.utils.set_random_seed(seed)
@@ -198,7 +225,7 @@ def mlp_head(
 
 @dataclass(frozen=True)
 class KNNHead:
-    """The nearest training images, by the angle between their features.
+    """The nearest training images, by the angle between their features. Returned by `knn_head`.
 
     Attributes:
         neighbours: The fitted scikit-learn classifier; it takes features of length 1.
@@ -216,7 +243,7 @@ class KNNHead:
 
     @property
     def val_accuracy(self) -> float:
-        """Accuracy on the validation features with the chosen k, 0..1: the best of several, so optimistic."""
+        """Accuracy on the validation features with the chosen k, 0..1; the best of several, so optimistic."""
         return self.tried[self.k]
 
     def predict(self, features: np.ndarray) -> np.ndarray:
@@ -268,6 +295,14 @@ def knn_head(
 
     Raises:
         ValueError: As `linear_probe`.
+
+    Example:
+        >>> from tlhelpers import data, heads
+        >>> ds = data.load("digits", n_train=200, n_val=50, n_test=50)
+        >>> f_train, f_val, f_test = (x.reshape(len(x), -1) / 255 for x in (ds.x_train, ds.x_val, ds.x_test))
+        >>> head = heads.knn_head(f_train, ds.y_train, f_val, ds.y_val)
+        >>> head.k in (1, 5, 10, 20)
+        True
     """
     _check_features(f_train, y_train, f_val, y_val)
     scores: dict[int, float] = {}

@@ -13,13 +13,28 @@ _LEFT_OUT = ("trainable", "seed")
 
 
 def begins(name: str, beginning: str) -> bool:
-    """Tells whether a layer's name begins so; a number must match as a whole."""
+    """Tells whether a layer's name begins so; a number must match as a whole.
+
+    Example:
+        >>> from tlhelpers import layers
+        >>> layers.begins("block1_conv", "block1"), layers.begins("block10_conv", "block1")
+        (True, False)
+    """
     rest = name[len(beginning) :]
     return name.startswith(beginning) and not (beginning[-1:].isdigit() and re.match(r"\d", rest))
 
 
 def leaves(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    """Yields the layers of a model, and those of the models in it, from the input to the output."""
+    """Yields the layers of a model, and those of the models in it, from the input to the output.
+
+    Example:
+        >>> import keras
+        >>> from tlhelpers import layers
+        >>> inner = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="hidden")])
+        >>> model = keras.Sequential([inner, keras.layers.Dense(2, name="head")])
+        >>> [layer.name for layer in layers.leaves(model)]
+        ['hidden', 'head']
+    """
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             yield from leaves(layer)
@@ -32,6 +47,12 @@ def structure(model: keras.Model) -> str:
 
     Keras numbers layers without a name through a whole process, so names give way to positions. Which layers
     are frozen, and random seeds, change no output, and are left out.
+
+    Example:
+        >>> from tlhelpers import finetune, layers
+        >>> first, second = finetune.small_cnn(8, 10), finetune.small_cnn(8, 10)
+        >>> layers.structure(first) == layers.structure(second)
+        True
     """
     places: dict[str, int] = {}
 

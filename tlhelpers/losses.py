@@ -16,7 +16,7 @@ Tensor = Any  # a NumPy array, a tensor of the active backend, or a keras.Variab
 
 
 def l2_sp(weights: Any, start_weights: Any, alpha: float = 1.0) -> Tensor:
-    """The L2-SP penalty: half of alpha times the squared distance to the starting point.
+    """Computes the L2-SP penalty: half of alpha times the squared distance to the starting point.
 
     ``alpha / 2 * sum over k of ||weights[k] - start_weights[k]||^2``. Weight decay pulls to zero, L2-SP pulls
     to the pretrained weights ("SP": starting point). No gradient flows into ``start_weights``.
@@ -39,6 +39,7 @@ def l2_sp(weights: Any, start_weights: Any, alpha: float = 1.0) -> Tensor:
 
     Example:
         >>> import numpy as np
+        >>> from tlhelpers.losses import l2_sp
         >>> float(l2_sp(np.array([1.0, 2.0]), np.array([1.0, 0.0]), alpha=0.5))
         1.0
     """
@@ -74,6 +75,14 @@ class L2SP(keras.regularizers.Regularizer):
     Args:
         start_weight: Starting value, an array of the variable's shape. A copy is kept.
         alpha: Strength, 0 or more.
+
+    Example:
+        >>> import keras
+        >>> import numpy as np
+        >>> from tlhelpers.losses import L2SP
+        >>> held = L2SP(np.array([1.0, 0.0]), alpha=0.5)
+        >>> float(held(keras.ops.array([1.0, 2.0])))
+        1.0
     """
 
     def __init__(self, start_weight: Any, alpha: float) -> None:
@@ -87,7 +96,7 @@ class L2SP(keras.regularizers.Regularizer):
 
 
 def mmd2(z: Tensor, u: Tensor, bandwidth: float | Sequence[float] = 1.0, unbiased: bool = True) -> Tensor:
-    """Squared maximum mean discrepancy between two samples of features.
+    """Estimates the squared maximum mean discrepancy between two samples of features.
 
     Mean kernel value inside ``z``, plus the same inside ``u``, minus twice the mean between them. The kernel
     is Gaussian, ``k(a, b) = exp(-||a - b||^2 / (2 bandwidth^2))``; with several bandwidths it is the mean of
@@ -115,6 +124,7 @@ def mmd2(z: Tensor, u: Tensor, bandwidth: float | Sequence[float] = 1.0, unbiase
 
     Example:
         >>> import numpy as np
+        >>> from tlhelpers.losses import mmd2
         >>> z = np.array([[0.0], [1.0]])
         >>> round(float(mmd2(z, z + 100.0, unbiased=False)), 4)
         1.6065
@@ -128,7 +138,7 @@ def mmd2(z: Tensor, u: Tensor, bandwidth: float | Sequence[float] = 1.0, unbiase
 
 
 def coral(z: Tensor, u: Tensor) -> Tensor:
-    """Deep CORAL loss: squared distance between the covariance matrices of two samples of features.
+    """Computes the Deep CORAL loss: squared distance between the covariances of two samples of features.
 
     ``||C_z - C_u||_F^2 / (4 d^2)`` with covariances of denominator ``n - 1``. It compares covariances only:
     a shift of the mean goes unseen.
@@ -148,6 +158,7 @@ def coral(z: Tensor, u: Tensor) -> Tensor:
 
     Example:
         >>> import numpy as np
+        >>> from tlhelpers.losses import coral
         >>> float(coral(np.array([[-1.0], [0.0], [1.0]]), np.array([[-2.0], [0.0], [2.0]])))
         2.25
     """
@@ -157,7 +168,7 @@ def coral(z: Tensor, u: Tensor) -> Tensor:
 
 
 def proxy_a_distance(error: float) -> float:
-    """Proxy A-distance from the error of a classifier that tells source from target.
+    """Computes the proxy A-distance from the error of a classifier that tells source from target.
 
     ``2 (1 - 2 error)``: 0 when the domains cannot be told apart, 2 when they always can. A value below 0
     means a held-out error above one half, which happens by chance: read it as 0.
@@ -176,6 +187,7 @@ def proxy_a_distance(error: float) -> float:
         domains", Machine Learning 79, 2010.
 
     Example:
+        >>> from tlhelpers.losses import proxy_a_distance
         >>> proxy_a_distance(0.25)
         1.0
     """

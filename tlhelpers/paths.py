@@ -17,11 +17,18 @@ DRIVE = Path("/content/drive/MyDrive")
 
 
 def cache_dir() -> Path:
-    """Folder of the disk cache. It is not created here; `atomic_path` creates it when needed.
+    """Returns the folder of the disk cache. It is not created here; `atomic_path` creates it when needed.
 
     Returns:
         The folder in the environment variable `TLHELPERS_CACHE`; else `tlhelpers-cache` on Google
         Drive where that is mounted (Colab); else the user's cache folder of the operating system.
+
+    Example:
+        >>> import os
+        >>> from tlhelpers.paths import cache_dir
+        >>> os.environ["TLHELPERS_CACHE"] = "my_cache"
+        >>> cache_dir().name
+        'my_cache'
     """
     chosen = os.environ.get("TLHELPERS_CACHE", "").strip()
     if chosen:
@@ -33,7 +40,7 @@ def cache_dir() -> Path:
 
 @contextmanager
 def atomic_path(final: Path | str) -> Iterator[Path]:
-    """Write a file so that others see either all of it or nothing.
+    """Writes a file so that others see either all of it or nothing.
 
     The block writes to a temporary path in the same folder and with the same suffix (some writers
     choose their format by it). When the block ends well the file takes the name `final` in one step.
@@ -49,8 +56,12 @@ def atomic_path(final: Path | str) -> Iterator[Path]:
         FileNotFoundError: The block wrote nothing to the temporary path.
 
     Example:
-        >>> with atomic_path(cache_dir() / "features.npy") as path:  # doctest: +SKIP
-        ...     np.save(path, features)
+        >>> import numpy as np
+        >>> from tlhelpers.paths import atomic_path
+        >>> with atomic_path("features.npy") as path:
+        ...     np.save(path, np.zeros((2, 3)))
+        >>> np.load("features.npy").shape
+        (2, 3)
     """
     final = Path(final)
     final.parent.mkdir(parents=True, exist_ok=True)

@@ -44,7 +44,15 @@ _MARKERS = "os^DvP"
 
 
 def style() -> None:
-    """Sets the course's figure style. In a notebook, figures become SVG that is equal from run to run."""
+    """Sets the course's figure style. In a notebook, figures become SVG that is equal from run to run.
+
+    Example:
+        >>> import matplotlib.pyplot as plt
+        >>> from tlhelpers import plots
+        >>> plots.style()
+        >>> plt.rcParams["axes.grid"]
+        True
+    """
     plt.rcParams.update(
         {
             "figure.figsize": (6.4, 3.6),
@@ -80,6 +88,13 @@ def compare(results: Mapping[str, Sequence[float] | np.ndarray], xlabel: str, ax
 
     Returns:
         The axes.
+
+    Example:
+        >>> from tlhelpers import plots
+        >>> results = {"linear probe": [0.81, 0.83, 0.82], "fine-tuning": [0.88, 0.90, 0.89]}
+        >>> ax = plots.compare(results, "test accuracy (%)")
+        >>> ax.get_xlabel()
+        'test accuracy (%)'
     """
     if ax is None:
         _, ax = plt.subplots(figsize=(6.4, 1.1 + 0.5 * len(results)))
@@ -101,7 +116,13 @@ def compare(results: Mapping[str, Sequence[float] | np.ndarray], xlabel: str, ax
 
 
 def images(x: np.ndarray, titles: Sequence[str], columns: int = 6, size: float = 1.15) -> None:
-    """Shows images uint8 ``(n, h, w, 3)`` with titles, in rows of ``columns``; ``size`` in inches."""
+    """Shows images uint8 ``(n, h, w, 3)`` with titles, in rows of ``columns``; ``size`` in inches.
+
+    Example:
+        >>> from tlhelpers import data, plots
+        >>> ds = data.load("digits", n_train=20, n_val=10, n_test=10)
+        >>> plots.images(ds.x_train[:6], [ds.class_names[k] for k in ds.y_train[:6]], columns=3)
+    """
     rows = -(-len(x) // columns)
     _, axes = plt.subplots(rows, columns, figsize=(columns * size, rows * (size + 0.35)), squeeze=False)
     for ax in axes.flat:
@@ -120,6 +141,15 @@ def reliability(curves: Mapping[str, Reliability], ax: Axes | None = None) -> tu
 
     Returns:
         The axes, and the figure in words.
+
+    Example:
+        >>> import numpy as np
+        >>> from tlhelpers import plots
+        >>> from tlhelpers.evaluation import calibration
+        >>> y, proba = np.array([0, 1, 1]), np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]])
+        >>> ax, words = plots.reliability({"probe": calibration.reliability(y, proba)})
+        >>> ax.get_xlabel()
+        'confidence (%)'
     """
     if ax is None:
         _, ax = plt.subplots(figsize=(5.2, 4.6))
@@ -152,6 +182,14 @@ def learning_curves(
 
     Raises:
         ValueError: If a curve has not one row a size.
+
+    Example:
+        >>> import numpy as np
+        >>> from tlhelpers import plots
+        >>> curve = np.array([[0.60, 0.62], [0.75, 0.77]])
+        >>> ax, words = plots.learning_curves([100, 1000], {"linear probe": curve})
+        >>> words
+        'Learning curves, ... linear probe: 61.0 % at 100, 76.0 % at 1,000.'
     """
     if ax is None:
         _, ax = plt.subplots()

@@ -33,6 +33,13 @@ class Recipe:
         l2_sp: Strength of the pull of all layers but the head towards their starting weights (Li et al.,
             2018), see `tlhelpers.losses.l2_sp`.
         average: Momentum of a moving average of the weights, which replaces them in the end; 0 for none.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> from tlhelpers.recipes import Recipe
+        >>> recipe = Recipe(epochs=5)
+        >>> replace(recipe, optimizer="sgd").epochs
+        5
     """
 
     epochs: int = 3
@@ -68,7 +75,14 @@ class Recipe:
 
 
 def schedule(recipe: Recipe, steps: int) -> keras.optimizers.schedules.LearningRateSchedule | float:
-    """Returns the learning rate over a run of so many steps: a line up, then a cosine or a constant."""
+    """Returns the learning rate over a run of so many steps: a line up, then a cosine or a constant.
+
+    Example:
+        >>> from tlhelpers import recipes
+        >>> rate = recipes.schedule(recipes.Recipe(learning_rate=0.01, warmup=0.1), steps=100)
+        >>> round(float(rate(10)), 4), round(float(rate(100)), 4)
+        (0.01, 0.0)
+    """
     warmup_steps = round(recipe.warmup * steps)
     if recipe.warmup:
         warmup_steps = max(1, warmup_steps)
@@ -85,7 +99,14 @@ def schedule(recipe: Recipe, steps: int) -> keras.optimizers.schedules.LearningR
 
 
 def optimizer(recipe: Recipe, model: keras.Model, steps_per_epoch: int) -> keras.optimizers.Optimizer:
-    """Builds the optimizer of a recipe for the layers of a model that are trainable now."""
+    """Builds the optimizer of a recipe for the layers of a model that are trainable now.
+
+    Example:
+        >>> from tlhelpers import finetune, recipes
+        >>> model = finetune.small_cnn(8, 10)
+        >>> recipes.optimizer(recipes.Recipe(optimizer="sgd"), model, steps_per_epoch=10).momentum
+        0.9
+    """
     averaging = {"use_ema": True, "ema_momentum": recipe.average} if recipe.average else {}
     rate = schedule(recipe, recipe.epochs * steps_per_epoch)
     if recipe.optimizer == "sgd":
@@ -120,6 +141,15 @@ def set_layer_rates(
 
     Raises:
         ValueError: If a beginning fits no layer, or the optimizer decays weights itself.
+
+    Example:
+        >>> import keras
+        >>> from tlhelpers import recipes
+        >>> layers = [keras.layers.Dense(4, name="hidden"), keras.layers.Dense(2, name="head")]
+        >>> model = keras.Sequential([keras.Input((8,)), *layers])
+        >>> optimizer = keras.optimizers.Adam(1e-3)
+        >>> recipes.set_layer_rates(optimizer, model, {"hidden": 0.1})
+        >>> model.compile(optimizer, "mse")
     """
     if getattr(optimizer, "weight_decay", None):
         raise ValueError(
@@ -163,6 +193,13 @@ def discriminative_rates(blocks: tuple[str, ...], factor: float) -> dict[str, fl
     Args:
         blocks: From the input to the output, as `Backbone.blocks` gives them. The last one has the factor 1.
         factor: Rate of a block over the rate of the block above it; Howard and Ruder (2018) took 1 / 2.6.
+
+    Example:
+        >>> from tlhelpers.recipes import Recipe, discriminative_rates
+        >>> rates = discriminative_rates(("block1", "block2", "block3"), factor=0.5)
+        >>> rates
+        {'block3': 1.0, 'block2': 0.5, 'block1': 0.25}
+        >>> recipe = Recipe(rates=rates)
     """
     return {block: factor**depth for depth, block in enumerate(reversed(blocks))}
 

@@ -38,6 +38,16 @@ class Backup(keras.callbacks.Callback):
         epochs: Finished epochs.
         seed: Of the order of the images.
         history: Quantity -> one number a finished epoch.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tlhelpers import data, finetune, resume
+        >>> ds = data.load("digits", n_train=32, n_val=10, n_test=10)
+        >>> model = finetune.small_cnn(8, ds.n_classes)
+        >>> model.compile("sgd", "sparse_categorical_crossentropy")
+        >>> backup = resume.Backup(Path("backups"), model, ds, "sgd", seed=0)
+        >>> backup.epochs  # nothing was stopped here: a new training
+        0
     """
 
     def __init__(self, folder: Path, model: keras.Model, ds: data.Dataset, recipe: Any, seed: int) -> None:

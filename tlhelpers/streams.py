@@ -29,6 +29,14 @@ def fit_arguments(
         batch_size: Rows in one step.
         seed: Of the order, 0 or larger.
         first_epoch: Finished epochs.
+
+    Example:
+        >>> import numpy as np
+        >>> from tlhelpers import streams
+        >>> images, labels = np.zeros((10, 8, 8, 3), np.uint8), np.arange(10)
+        >>> arguments = streams.fit_arguments((images, labels), None, batch_size=4, seed=0)
+        >>> arguments["initial_epoch"], arguments["shuffle"]
+        (0, False)
     """
     x, y = train
     common: dict[str, Any] = {"initial_epoch": first_epoch, "shuffle": False}  # the order is ours

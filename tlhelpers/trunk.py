@@ -32,6 +32,16 @@ def above(model: keras.Model, ds: data.Dataset) -> tuple[keras.Model, data.Datas
     Raises:
         ValueError: If the model has no backbone or another augmentation, nothing is frozen below its first
             unfrozen layer, or nothing of it is unfrozen.
+
+    Example:
+        >>> from tlhelpers import backbones, data, finetune, trunk
+        >>> ds = data.load("digits", n_train=8, n_val=4, n_test=4)
+        >>> backbone = backbones.load(image_size=32)
+        >>> model = finetune.build_classifier(backbone, ds.n_classes)
+        >>> finetune.freeze(backbone, up_to="block1")
+        >>> top, activations = trunk.above(model, ds)
+        >>> len(activations.x_train), top.output_shape
+        (8, (None, 10))
     """
     inner = [layer for layer in model.layers if isinstance(layer, keras.Model) and layer.name != AUGMENTATION]
     if not inner:
@@ -95,6 +105,13 @@ class RandomView(keras.layers.Layer):
     """Takes one of several views of each image while training, and the first one otherwise.
 
     Input ``(n, v, ...)``, output ``(n, ...)``.
+
+    Example:
+        >>> import keras
+        >>> from tlhelpers.trunk import RandomView
+        >>> views = keras.ops.ones((4, 2, 8))
+        >>> RandomView()(views, training=True).shape == (4, 8)
+        True
     """
 
     def __init__(self, **kwargs) -> None:  # type: ignore[no-untyped-def]

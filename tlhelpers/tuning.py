@@ -23,7 +23,7 @@ SAMPLERS = ("tpe", "random")
 
 @dataclass(frozen=True)
 class RangeTest:
-    """Losses at growing learning rates.
+    """Losses at growing learning rates. Returned by `range_test`.
 
     Attributes:
         rates: ``(s,)``, one a step, growing by one factor.
@@ -67,6 +67,13 @@ def range_test(
 
     Raises:
         ValueError: If the rates or steps make no range, or the loss is not finite from the start.
+
+    Example:
+        >>> from tlhelpers import data, finetune, tuning
+        >>> ds = data.load("digits", n_train=64, n_val=10, n_test=10)
+        >>> found = tuning.range_test(finetune.small_cnn(8, ds.n_classes), ds, steps=10)
+        >>> len(found.rates) == len(found.losses)
+        True
     """
     if not 0 < low < high or steps < 10:
         raise ValueError(
@@ -146,6 +153,12 @@ def search(
     Raises:
         ValueError: If an argument is not as described, or the study in the file has another sampler or seed.
         Exception: Whatever the objective raises. That trial is not among the finished ones.
+
+    Example:
+        >>> from tlhelpers import tuning
+        >>> study = tuning.search(lambda trial: -(trial.suggest_float("x", -1, 1) ** 2), n_trials=5)
+        >>> -1 <= study.best_params["x"] <= 1
+        True
     """
     if sampler not in SAMPLERS:
         raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, not {sampler!r}.")
@@ -192,12 +205,26 @@ def search(
 
 
 def finished(study: optuna.Study) -> int:
-    """Returns how many trials of a study are done: complete, given up by the pruner, or diverged."""
+    """Returns how many trials of a study are done: complete, given up by the pruner, or diverged.
+
+    Example:
+        >>> from tlhelpers import tuning
+        >>> study = tuning.search(lambda trial: trial.suggest_float("x", 0, 1), n_trials=3)
+        >>> tuning.finished(study)
+        3
+    """
     return sum(map(_is_finished, study.get_trials(deepcopy=False)))
 
 
 def cost(study: optuna.Study) -> float:
-    """Returns the seconds that the trials of a study took, those that were given up or failed included."""
+    """Returns the seconds that the trials of a study took, those that were given up or failed included.
+
+    Example:
+        >>> from tlhelpers import tuning
+        >>> study = tuning.search(lambda trial: trial.suggest_float("x", 0, 1), n_trials=3)
+        >>> tuning.cost(study) > 0
+        True
+    """
     return sum(t.duration.total_seconds() for t in study.trials if t.duration is not None)
 
 

@@ -85,6 +85,14 @@ def check(
 
     Raises:
         ValueError: If the model is not built, or an argument is not what it should be.
+
+    Example:
+        >>> from tlhelpers import audit, backbones, finetune
+        >>> backbone = backbones.load(image_size=32)
+        >>> finetune.freeze(backbone)
+        >>> report = audit.check(finetune.build_classifier(backbone, n_classes=10))
+        >>> report.base, report.ok
+        ('frozen', True)
     """
     facts = gather(model, train, val, test, base)
     _try_step(facts)
@@ -125,6 +133,16 @@ class Callback(keras.callbacks.Callback):
         test: Test images and labels.
         base: What the pretrained part is meant to be.
         on_finding: ``"print"`` prints the report if there is a finding, ``"raise"`` raises `AuditError`.
+
+    Example:
+        >>> from tlhelpers import audit, data, finetune
+        >>> from tlhelpers.recipes import Recipe
+        >>> ds = data.load("digits", n_train=32, n_val=10, n_test=10)
+        >>> auditor = audit.Callback(ds, base="scratch")
+        >>> model = finetune.small_cnn(8, ds.n_classes)
+        >>> history = finetune.fine_tune(model, ds, Recipe(epochs=1), callbacks=[auditor])
+        >>> auditor.report.ok
+        True
     """
 
     def __init__(

@@ -10,7 +10,7 @@ Severity = Literal["error", "warning"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One fault.
+    """One fault. Returned by `check`, in a `Report`.
 
     Attributes:
         code: Short name that stays the same, such as ``"stale-compile"``.
@@ -36,7 +36,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Part:
-    """One row of the table: a layer or a network inside the model.
+    """One row of the table: a layer or a network inside the model. Returned by `check`, in a `Report`.
 
     Attributes:
         name: Name of the layer; of its family for a network whose layers lie open in the model.
@@ -60,7 +60,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Report:
-    """What an audit found.
+    """What an audit found. Returned by `check`.
 
     Attributes:
         model: Name of the model.
@@ -101,7 +101,7 @@ class Report:
 
 
 class AuditError(RuntimeError):
-    """A `Callback` that raises found something."""
+    """A fault was found inside ``fit``. Raised by `Callback`."""
 
 
 def fault(

@@ -55,12 +55,12 @@ _TORCH_MEAN_STD = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # red, green, 
 
 
 class WeightsUnavailableError(RuntimeError):
-    """Pretrained weights cannot be had on this machine."""
+    """Pretrained weights cannot be had on this machine. Raised by `load`."""
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network without its classifier.
+    """A network without its classifier. Returned by `load`.
 
     Attributes:
         name: Name as `load` takes it.
@@ -109,7 +109,13 @@ class Backbone:
 
 
 def names() -> list[str]:
-    """Returns the names that `load` takes."""
+    """Returns the names that `load` takes.
+
+    Example:
+        >>> from tlhelpers import backbones
+        >>> "efficientnet_lite0" in backbones.names()
+        True
+    """
     return [*lite.VARIANTS, *_REGISTRY]
 
 
@@ -132,6 +138,12 @@ def load(
     Raises:
         ValueError: If there is no such backbone, or the size is too small for it.
         WeightsUnavailableError: If the weights are neither here nor to be downloaded.
+
+    Example:
+        >>> from tlhelpers import backbones
+        >>> backbone = backbones.load("efficientnet_lite0", image_size=32)
+        >>> backbone.n_features, backbone.weights
+        (1280, 'imagenet')
     """
     if name not in names():
         raise ValueError(f"There is no backbone {name!r}. Choose one of: {', '.join(names())}.")
@@ -162,6 +174,13 @@ def shortened(backbone: Backbone, kept: int) -> Backbone:
 
     Raises:
         ValueError: If there are not so many blocks.
+
+    Example:
+        >>> from tlhelpers import backbones
+        >>> backbone = backbones.load(image_size=32)
+        >>> lower = backbones.shortened(backbone, kept=3)
+        >>> lower.name, lower.blocks == backbone.blocks[:3]
+        ('efficientnet_lite0_3_blocks', True)
     """
     blocks = backbone.blocks
     if not 1 <= kept <= len(blocks):
@@ -194,7 +213,15 @@ def _load_lite(name: str, size: int, weights: str | Path | None, top: bool) -> k
 
 
 def preprocessing(name: str) -> Callable:
-    """Returns a family's preprocessing: RGB 0..255 ``(n, h, w, 3)`` float -> what its weights expect."""
+    """Returns a family's preprocessing: RGB 0..255 ``(n, h, w, 3)`` float -> what its weights expect.
+
+    Example:
+        >>> import numpy as np
+        >>> from tlhelpers import backbones
+        >>> prepare = backbones.preprocessing("efficientnet_lite0")
+        >>> prepare(np.array([127.0, 255.0])).tolist()
+        [0.0, 1.0]
+    """
     if name in lite.VARIANTS:
         return lambda x: (x - 127.0) / 128.0
     family = _REGISTRY[name][0]

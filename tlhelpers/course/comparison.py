@@ -24,6 +24,15 @@ class Setting:
         seed: Of initial weights, order and augmentation.
         backbone: Name, as `tlhelpers.backbones.load` takes it.
         image_size: Side in pixels at which the backbone sees an image.
+
+    Example:
+        >>> from tlhelpers import data
+        >>> from tlhelpers.course.comparison import Setting
+        >>> from tlhelpers.recipes import Recipe
+        >>> ds = data.load("digits", n_train=40, n_val=10, n_test=10)
+        >>> s = Setting(ds, Recipe(), flips=False, seed=0, backbone="efficientnet_lite0", image_size=32)
+        >>> s.load_backbone().n_features
+        1280
     """
 
     ds: data.Dataset
@@ -50,6 +59,13 @@ class Fitted:
     Attributes:
         predict: Images uint8 ``(n, h, w, 3)`` -> labels int64 ``(n,)``.
         n_trained: Number of weights that were trained.
+
+    Example:
+        >>> import numpy as np
+        >>> from tlhelpers.course.comparison import Fitted
+        >>> first_class = Fitted(lambda x: np.zeros(len(x), np.int64), n_trained=0)
+        >>> first_class.predict(np.zeros((2, 8, 8, 3), np.uint8)).tolist()
+        [0, 0]
     """
 
     predict: Callable[[np.ndarray], np.ndarray]
@@ -70,7 +86,10 @@ def _unwatched(ds: data.Dataset) -> data.Dataset:
 
 
 def scratch(s: Setting) -> Fitted:
-    """A small network from random weights, at the images' own size; it gets more passes than the others."""
+    """Trains a small network from random weights, at the images' own size; it gets more passes than others.
+
+    One of `METHODS`: see `accuracy`.
+    """
     shift = keras.layers.RandomTranslation(0.1, 0.1, fill_mode="reflect")
     model = finetune.small_cnn(s.ds.x_train.shape[1], s.ds.n_classes, s.mirror(shift))
     recipe = replace(s.recipe, epochs=SCRATCH_PASSES * s.recipe.epochs, learning_rate=1e-2)
@@ -91,17 +110,20 @@ def _cached(s: Setting, taps: str) -> Fitted:
 
 
 def linear_probe(s: Setting) -> Fitted:
-    """A logistic regression on cached features."""
+    """Trains a logistic regression on cached features. One of `METHODS`: see `accuracy`."""
     return _cached(s, "last")
 
 
 def several_depths(s: Setting) -> Fitted:
-    """A logistic regression on cached features of several depths."""
+    """Trains a logistic regression on cached features of several depths. One of `METHODS`: see `accuracy`."""
     return _cached(s, "multi")
 
 
 def frozen_augmented(s: Setting) -> Fitted:
-    """A head on the frozen backbone, which runs in each pass on images that are changed at random."""
+    """Trains a head on the frozen backbone, which runs in each pass on images that are changed at random.
+
+    One of `METHODS`: see `accuracy`.
+    """
     backbone = s.load_backbone()
     shift = keras.layers.RandomTranslation(0.1, 0.1, fill_mode="reflect")
     model = finetune.build_classifier(backbone, s.ds.n_classes, dropout=0.2, augmentation=s.mirror(shift))
@@ -121,7 +143,10 @@ def _above(s: Setting, up_to: str) -> keras.Model:
 
 
 def top_blocks(s: Setting) -> Fitted:
-    """The probe as head, then the blocks above the fourth, on the cached activations of those below."""
+    """Trains the probe as head, then the blocks above the fourth, on cached activations of those below.
+
+    One of `METHODS`: see `accuracy`.
+    """
     return _whole(_above(s, "block4"))
 
 
@@ -135,38 +160,50 @@ def _through_all(s: Setting, probe_first: bool, recipe: Recipe) -> Fitted:
 
 
 def naive(s: Setting) -> Fitted:
-    """A random head and all blocks at once: Adam at 1e-3 throughout, without a warm-up."""
+    """Trains a random head and all blocks at once: Adam at 1e-3 throughout, without a warm-up.
+
+    One of `METHODS`: see `accuracy`.
+    """
     plain = replace(s.recipe, learning_rate=1e-3, warmup=0.0, cosine=False)
     return _through_all(s, probe_first=False, recipe=plain)
 
 
 def full(s: Setting) -> Fitted:
-    """A random head and all blocks at once, with warm-up and cosine."""
+    """Trains a random head and all blocks at once, with warm-up and cosine.
+
+    One of `METHODS`: see `accuracy`.
+    """
     return _through_all(s, probe_first=False, recipe=s.recipe)
 
 
 def probe_then_full(s: Setting) -> Fitted:
-    """The probe as head, then all blocks (Kumar et al., 2022)."""
+    """Trains the probe as head, then all blocks (Kumar et al., 2022). One of `METHODS`: see `accuracy`."""
     return _through_all(s, probe_first=True, recipe=s.recipe)
 
 
 def discriminative(s: Setting) -> Fitted:
-    """The same, with rates that fall by a factor of 0.7 from block to block downwards."""
+    """Trains as `probe_then_full`, with rates that fall by a factor of 0.7 from block to block downwards.
+
+    One of `METHODS`: see `accuracy`.
+    """
     rates = discriminative_rates(s.load_backbone().blocks, 0.7)
     return _through_all(s, probe_first=True, recipe=replace(s.recipe, rates=rates))
 
 
 def l2_sp(s: Setting) -> Fitted:
-    """The same as `probe_then_full`, with a pull of 0.01 towards the pretrained weights (Li et al., 2018)."""
+    """Trains as `probe_then_full`, with a pull of 0.01 to the pretrained weights (Li et al., 2018).
+
+    One of `METHODS`: see `accuracy`.
+    """
     return _through_all(s, probe_first=True, recipe=replace(s.recipe, l2_sp=0.01))
 
 
 def more_of_all(s: Setting) -> Fitted:
-    """More of everything, so equal to no other: a larger backbone and images, more passes, mirrored answers.
+    """Trains with more of everything, so equal to no other: backbone, images, passes, mirrored answers.
 
     Images are larger by a third, each is seen three times as often, the blocks above the third are trained,
     at rates that fall by a factor of 0.7 from block to block downwards. Where flips are allowed, the logits
-    of an image and of its mirror image are added.
+    of an image and of its mirror image are added. One of `METHODS`: see `accuracy`.
     """
     recipe = replace(s.recipe, epochs=3 * s.recipe.epochs, batch_size=2 * s.recipe.batch_size)
     name = LARGER.get(s.backbone, s.backbone)
@@ -214,6 +251,12 @@ def differences(accuracies: Mapping[str, float]) -> dict[str, float]:
 
     Args:
         accuracies: Names like ``probe_few`` -> accuracy of one seed.
+
+    Example:
+        >>> from tlhelpers.course import comparison
+        >>> found = {f"{m}_{size}": 0.5 for m in comparison.METHODS for size in ("few", "some", "many")}
+        >>> comparison.differences(found | {"probe_few": 0.75})["probe_over_scratch_few"]
+        0.25
     """
     found = {}
     for method, other in PAIRS:
@@ -224,7 +267,13 @@ def differences(accuracies: Mapping[str, float]) -> dict[str, float]:
 
 
 def epochs_for(n_train: int) -> int:
-    """Returns how often each method may look at so many training images: more often where they are few."""
+    """Returns how often each method may look at so many training images: more often where they are few.
+
+    Example:
+        >>> from tlhelpers.course import comparison
+        >>> comparison.epochs_for(500), comparison.epochs_for(5000)
+        (12, 3)
+    """
     return max(3, round(3 * (5000 / n_train) ** 0.6))
 
 
@@ -242,6 +291,16 @@ def accuracy(method: str, setting: Setting, x_test: np.ndarray, y_test: np.ndarr
 
     Raises:
         ValueError: If there is no such method.
+
+    Example:
+        >>> from tlhelpers import data
+        >>> from tlhelpers.course import comparison
+        >>> from tlhelpers.recipes import Recipe
+        >>> ds = data.load("digits", n_train=40, n_val=10, n_test=10)
+        >>> s = comparison.Setting(ds, Recipe(), False, 0, "efficientnet_lite0", 32)
+        >>> share, n_trained = comparison.accuracy("probe", s, ds.x_test, ds.y_test)
+        >>> 0 <= share <= 1, n_trained
+        (True, 12810)
     """
     if method not in METHODS:
         raise ValueError(f"There is no method {method!r}. Choose one of {', '.join(METHODS)}.")

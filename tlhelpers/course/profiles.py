@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Profile:
-    """How large a run is.
+    """How large a run is. Returned by `get`.
 
     Attributes:
         name: ``"smoke"``, ``"laptop"`` or ``"gpu"``.
@@ -57,6 +57,11 @@ def get(name: str | None = None) -> Profile:
 
     Raises:
         ValueError: If there is no such profile.
+
+    Example:
+        >>> from tlhelpers.course import profiles
+        >>> profiles.get("smoke").dataset
+        'digits'
     """
     wanted = name or os.environ.get("TL_PROFILE") or "laptop"
     if wanted not in PROFILES:

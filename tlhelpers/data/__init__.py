@@ -33,7 +33,7 @@ TEST_SHARE = 0.2  # of each class, where a folder ships no test images
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Dataset:
-    """Images and labels, split in three. No image is in two splits.
+    """Images and labels, split in three. No image is in two splits. Returned by `load`.
 
     Attributes:
         x_train: uint8 (n_train, h, w, 3), RGB, 0..255: an array, or an `ImageSequence` from
@@ -80,7 +80,7 @@ def load(
     image_size: int | None = None,
     lazy: bool = False,
 ) -> Dataset:
-    """Load a data set and split it: stratified, disjoint, and the same for the same seed.
+    """Loads a data set and splits it: stratified, disjoint, and the same for the same seed.
 
     For one seed the validation and the test images stay the same whatever `n_train` is, and a smaller
     training set is the beginning of a larger one. So learning curves compare like with like. In every
@@ -122,7 +122,8 @@ def load(
         TypeError: A count, size or seed is not a whole number.
 
     Example:
-        >>> ds = load("digits", n_train=100, n_val=50, n_test=50)
+        >>> from tlhelpers import data
+        >>> ds = data.load("digits", n_train=100, n_val=50, n_test=50)
         >>> ds.x_train.shape, ds.n_classes
         ((100, 8, 8, 3), 10)
     """
@@ -142,13 +143,14 @@ def load(
 
 
 def source_of(name: str) -> str:
-    """Where `load` would take a named set from on this machine, in words.
+    """Tells where `load` would take a named set from here, in words.
 
     Args:
         name: As `load` takes it.
 
     Example:
-        >>> source_of("digits")
+        >>> from tlhelpers import data
+        >>> data.source_of("digits")
         'scikit-learn'
     """
     path, _ = _find(name)
@@ -158,7 +160,7 @@ def source_of(name: str) -> str:
 
 
 def resize(x: NDArray[np.uint8] | ImageSequence, size: int) -> NDArray[np.uint8]:
-    """Bring images to `size` x `size` pixels, bicubic, antialiased when they get smaller.
+    """Brings images to `size` x `size` pixels, bicubic, antialiased when they get smaller.
 
     Images that are not square are stretched; `load(..., image_size=...)` crops instead.
 
@@ -172,6 +174,12 @@ def resize(x: NDArray[np.uint8] | ImageSequence, size: int) -> NDArray[np.uint8]
     Raises:
         TypeError: `x` is not a uint8 array.
         ValueError: `x` has another shape.
+
+    Example:
+        >>> import numpy as np
+        >>> from tlhelpers import data
+        >>> data.resize(np.zeros((5, 8, 8, 3), np.uint8), 32).shape
+        (5, 32, 32, 3)
     """
     x = np.asarray(x) if isinstance(x, ImageSequence) else x
     _check_images(x)
@@ -194,7 +202,7 @@ def resize(x: NDArray[np.uint8] | ImageSequence, size: int) -> NDArray[np.uint8]
 
 
 def class_counts(y: NDArray[np.int64], class_names: tuple[str, ...]) -> dict[str, int]:
-    """Number of images of each class.
+    """Counts the images of each class.
 
     Args:
         y: int64 (n,), labels such as `ds.y_train`.
@@ -205,6 +213,12 @@ def class_counts(y: NDArray[np.int64], class_names: tuple[str, ...]) -> dict[str
 
     Raises:
         ValueError: A label has no name.
+
+    Example:
+        >>> import numpy as np
+        >>> from tlhelpers import data
+        >>> data.class_counts(np.array([0, 1, 1]), ("cat", "dog", "owl"))
+        {'cat': 1, 'dog': 2, 'owl': 0}
     """
     y = np.asarray(y)
     if y.size and (y.min() < 0 or y.max() >= len(class_names)):

@@ -19,7 +19,7 @@ _PRIORITY = ("test", "val", "train")  # where the same picture is in two splits,
 
 @dataclass(frozen=True)
 class Copies:
-    """Files that show one picture.
+    """Files that show one picture. Returned by `load`, in a `FolderCheck`.
 
     Attributes:
         names: The files, two or more; first the one that is kept, if one is.

@@ -4,8 +4,11 @@ __all__ = ["DataError", "DataUnavailableError"]
 
 
 class DataError(ValueError):
-    """Images or folders that cannot be used; the message names the file or folder."""
+    """Images or folders that cannot be used; the message names the file or folder. Raised by `load`."""
 
 
 class DataUnavailableError(DataError):
-    """A named data set cannot be had here; the message says what was tried and what to do."""
+    """A named data set cannot be had here; the message says what was tried and what to do.
+
+    Raised by `load`.
+    """

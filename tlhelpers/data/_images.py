@@ -133,11 +133,11 @@ class ImageFiles:
         self.close()
 
     def close(self) -> None:
-        """Close the zip file, if it is one."""
+        """Closes the zip file, if it is one."""
         self._store.close()
 
     def common_size(self) -> tuple[int, int] | None:
-        """(height, width) when all images of all splits agree, else None. Reads headers only."""
+        """Returns (height, width) when all images of all splits agree, else None. Reads headers only."""
         sizes: set[tuple[int, int]] = set()
         names = [name for part in self.parts.values() for name in part.names]
         for chunk_sizes in _threaded(
@@ -147,7 +147,7 @@ class ImageFiles:
         return sizes.pop() if len(sizes) == 1 else None
 
     def read(self, names: Sequence[str], size: tuple[int, int] | int) -> NDArray[np.uint8]:
-        """Decode images.
+        """Decodes images.
 
         Args:
             names: Which ones, (n,).
@@ -181,7 +181,7 @@ class ImageFiles:
         return out
 
     def read_bytes(self, name: str) -> bytes:
-        """The content of a file, undecoded."""
+        """Returns the content of a file, undecoded."""
         return self._guard(lambda stream: stream.read(), name)
 
     def _guard(self, use: Callable[[IO[bytes]], T], name: str) -> T:
@@ -206,6 +206,16 @@ class ImageSequence:
     Attributes:
         shape: ``(n, h, w, 3)``.
         dtype: uint8.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> from tlhelpers import data
+        >>> for i in range(20):
+        ...     Path(f"photos/{i % 2}").mkdir(parents=True, exist_ok=True)
+        ...     Image.new("RGB", (8, 8), (i, 9 * i, 0)).save(f"photos/{i % 2}/{i}.png")
+        >>> data.load("./photos", lazy=True).x_train[:2].shape
+        (2, 8, 8, 3)
     """
 
     dtype = np.dtype(np.uint8)
@@ -243,7 +253,7 @@ class ImageSequence:
 
 
 def open_images(path: Path, where: str) -> ImageFiles:
-    """List the images of a folder or zip file. Use it in a `with` statement.
+    """Lists the images of a folder or zip file. Use it in a `with` statement.
 
     Args:
         path: A folder or a zip file that holds class folders, or train/, val/ and test/ with class

@@ -25,7 +25,7 @@ SPLIT_WORDS = {"train": "training", "val": "validation", "test": "test"}
 
 @dataclass(frozen=True)
 class FolderCheck:
-    """What was found in a folder.
+    """What was found in a folder. Returned by `load`.
 
     Attributes:
         name: Name of the folder.
@@ -137,6 +137,18 @@ def load(
 
     Raises:
         DataError: The folder cannot be used; the message says what to do.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> from tlhelpers import data
+        >>> from tlhelpers.data import folder_check
+        >>> for i, image in enumerate(data.load("digits").x_train[:40]):
+        ...     Path(f"photos/{i % 2}").mkdir(parents=True, exist_ok=True)
+        ...     Image.fromarray(image).save(f"photos/{i % 2}/{i}.png")
+        >>> ds, check = folder_check.load("photos", image_size=32)
+        >>> ds.class_names, len(check.unreadable)
+        (('0', '1'), 0)
     """
     path = _checked_path(folder)
     seed, size = _splits.check_seed(seed), _splits.check_count("image_size", image_size)
@@ -247,5 +259,11 @@ def _split(
 
 
 def counted(n: int, one: str, many: str = "") -> str:
-    """Returns a number with its noun; without ``many``, the plural ends in s."""
+    """Returns a number with its noun; without ``many``, the plural ends in s.
+
+    Example:
+        >>> from tlhelpers.data.folder_check import counted
+        >>> counted(1, "image"), counted(2, "copy", "copies")
+        ('1 image', '2 copies')
+    """
     return f"{n:,} {one if n == 1 else many or one + 's'}"

@@ -17,7 +17,7 @@ PROBE_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the penalty, as `tlhelpers
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """Accuracy of a linear probe by cross-validation.
+    """Accuracy of a linear probe by cross-validation. Returned by `cross_validate`.
 
     Attributes:
         accuracy: One a fold, ``(folds,)``, on images that neither trained nor chose.
@@ -40,7 +40,7 @@ class CrossValidation:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two models on the same images.
+    """Two models on the same images. Returned by `compare`.
 
     Attributes:
         difference: Accuracy of the first minus that of the second.
@@ -64,6 +64,12 @@ def accuracy(y: np.ndarray, predicted: np.ndarray) -> float:
 
     Raises:
         ValueError: If the shapes differ or there is nothing to count.
+
+    Example:
+        >>> import numpy as np
+        >>> from tlhelpers import evaluation
+        >>> evaluation.accuracy(np.array([0, 1, 2, 2]), np.array([0, 1, 2, 0]))
+        0.75
     """
     y, predicted = np.asarray(y), np.asarray(predicted)
     if y.shape != predicted.shape or y.ndim != 1 or len(y) == 0:
@@ -75,7 +81,7 @@ def accuracy(y: np.ndarray, predicted: np.ndarray) -> float:
 
 
 def t_interval(values: list[float] | np.ndarray, level: float = 0.95) -> tuple[float, float, float]:
-    """Mean and Student t interval of independent measurements.
+    """Returns mean and Student t interval of independent measurements.
 
     Args:
         values: One number a seed, ``(k,)`` with k >= 2.
@@ -86,6 +92,11 @@ def t_interval(values: list[float] | np.ndarray, level: float = 0.95) -> tuple[f
 
     Raises:
         ValueError: If there are fewer than two values or one is not finite.
+
+    Example:
+        >>> from tlhelpers import evaluation
+        >>> [round(float(v), 3) for v in evaluation.t_interval([0.80, 0.82, 0.84])]
+        [0.82, 0.77, 0.87]
     """
     v = np.asarray(values, float)
     if v.ndim != 1 or len(v) < 2 or not np.isfinite(v).all():
@@ -95,7 +106,7 @@ def t_interval(values: list[float] | np.ndarray, level: float = 0.95) -> tuple[f
 
 
 def wilson_interval(hits: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Interval for a share of counted hits, such as the accuracy of one model on one test set (Wilson, 1927).
+    """Returns an interval for a share of hits, such as the accuracy on one test set (Wilson, 1927).
 
     Args:
         hits: Number of hits, 0..n.
@@ -107,6 +118,11 @@ def wilson_interval(hits: int, n: int, level: float = 0.95) -> tuple[float, floa
 
     Raises:
         ValueError: If the counts are impossible.
+
+    Example:
+        >>> from tlhelpers import evaluation
+        >>> [round(float(v), 3) for v in evaluation.wilson_interval(90, 100)]
+        [0.826, 0.945]
     """
     if not 0 <= hits <= n or n < 1:
         raise ValueError(
@@ -140,6 +156,13 @@ def cross_validate(
 
     Raises:
         ValueError: If shapes do not fit, a feature is not finite, or a class has too few images.
+
+    Example:
+        >>> from tlhelpers import data, evaluation
+        >>> ds = data.load("digits", n_train=100, n_val=10, n_test=10)
+        >>> f = ds.x_train.reshape(100, -1) / 255
+        >>> evaluation.cross_validate(f, ds.y_train, folds=3, strengths=[1.0]).accuracy.shape
+        (3,)
     """
     f, y = _check(f, y, folds)
     scores, chosen, inner = [], [], []
@@ -173,7 +196,7 @@ def bootstrap_interval(
     draws: int = 2000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of any number computed from rows (Efron, 1979).
+    """Returns the percentile bootstrap interval of any number computed from rows (Efron, 1979).
 
     Rows are drawn with replacement, the same ones from each array, so that an image keeps its label and its
     predictions. What the training of a model contributes to the spread is not in it.
@@ -190,6 +213,14 @@ def bootstrap_interval(
 
     Raises:
         ValueError: If the arrays differ in length, have fewer than two rows, or most draws give no number.
+
+    Example:
+        >>> import numpy as np
+        >>> from tlhelpers import evaluation
+        >>> y, predicted = np.array([0, 1] * 20), np.array([0, 1, 1, 1] * 10)
+        >>> low, high = evaluation.bootstrap_interval(evaluation.accuracy, y, predicted)
+        >>> low < 0.75 < high
+        True
     """
     held = [np.asarray(array) for array in arrays]
     lengths = {len(array) for array in held}
@@ -242,6 +273,14 @@ def compare(
 
     Raises:
         ValueError: If the shapes differ or there is nothing to compare.
+
+    Example:
+        >>> import numpy as np
+        >>> from tlhelpers import evaluation
+        >>> first, second = np.array([0] * 9 + [1]), np.array([0] * 6 + [1] * 4)
+        >>> found = evaluation.compare(np.zeros(10, int), first, second)
+        >>> found.only_first, found.only_second, round(found.p_value, 3)
+        (3, 0, 0.25)
     """
     y, first, second = np.asarray(y), np.asarray(first), np.asarray(second)
     if y.ndim != 1 or len(y) == 0 or first.shape != y.shape or second.shape != y.shape:
@@ -268,6 +307,11 @@ def pareto_front(cost: Sequence[float], value: Sequence[float]) -> np.ndarray:
 
     Raises:
         ValueError: If the lengths differ, or a number is not finite.
+
+    Example:
+        >>> from tlhelpers import evaluation
+        >>> evaluation.pareto_front(cost=[1, 2, 3], value=[0.7, 0.6, 0.9]).tolist()
+        [0, 2]
     """
     c, v = np.asarray(cost, float), np.asarray(value, float)
     if c.shape != v.shape or c.ndim != 1 or len(c) == 0 or not np.isfinite([c, v]).all():

@@ -12,6 +12,8 @@ from tlhelpers.evaluation import wilson_interval
 class Reliability:
     """What was said and what came true, bin by bin; bins without an image are left out.
 
+    Returned by `reliability`.
+
     Attributes:
         edges: Lower and upper end of each bin, ``(b, 2)``, 0..1.
         count: Images in each bin, int64 ``(b,)``.
@@ -31,7 +33,7 @@ class Reliability:
 
 @dataclass(frozen=True)
 class CalibrationError:
-    """The expected calibration error, and what of it chance alone makes.
+    """The expected calibration error, and what of it chance alone makes. Returned by `calibration_error`.
 
     Attributes:
         value: The ECE, 0..1.
@@ -54,6 +56,13 @@ def reliability(y: np.ndarray, proba: np.ndarray, n_bins: int = 15) -> Reliabili
 
     Raises:
         ValueError: If these are no labels with probabilities.
+
+    Example:
+        >>> import numpy as np
+        >>> from tlhelpers.evaluation import calibration
+        >>> proba = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]])
+        >>> calibration.reliability(np.array([0, 1, 1]), proba, n_bins=5).count.tolist()
+        [1, 2]
     """
     hit, confidence = _hits(y, proba)
     place = _bins(confidence, n_bins)
@@ -85,6 +94,13 @@ def calibration_error(
 
     Raises:
         ValueError: If these are no labels with probabilities.
+
+    Example:
+        >>> import numpy as np
+        >>> from tlhelpers.evaluation import calibration
+        >>> proba = np.array([[0.75, 0.25]] * 4)
+        >>> round(calibration.calibration_error(np.array([0, 0, 0, 1]), proba).value, 6)
+        0.0
     """
     hit, confidence = _hits(y, proba)
     place = _bins(confidence, n_bins)
@@ -114,6 +130,13 @@ def fit_temperature(y: np.ndarray, logits: np.ndarray) -> float:
     Raises:
         ValueError: If shapes or labels do not fit, or every prediction is a hit or every one a miss: then
             nothing bounds T.
+
+    Example:
+        >>> import numpy as np
+        >>> from tlhelpers.evaluation import calibration
+        >>> logits = np.array([[5.0, 0.0]] * 4)  # 99 % certain, and right in 3 of 4
+        >>> calibration.fit_temperature(np.array([0, 0, 0, 1]), logits) > 1
+        True
     """
     y, logits = labelled(y, logits, "logits")
     hits = logits.argmax(axis=1) == y
@@ -140,6 +163,12 @@ def with_temperature(logits: np.ndarray, temperature: float) -> np.ndarray:
 
     Raises:
         ValueError: If the temperature is not above 0.
+
+    Example:
+        >>> import numpy as np
+        >>> from tlhelpers.evaluation import calibration
+        >>> calibration.with_temperature(np.log([[9.0, 1.0]]), temperature=2.0).round(3).tolist()
+        [[0.75, 0.25]]
     """
     if not temperature > 0:
         raise ValueError(f"A temperature is above 0, not {temperature!r}.")
@@ -151,11 +180,26 @@ def log_probabilities(proba: np.ndarray) -> np.ndarray:
 
     Args:
         proba: ``(n, k)``, 0..1.
+
+    Example:
+        >>> import numpy as np
+        >>> from tlhelpers.evaluation import calibration
+        >>> calibration.log_probabilities(np.array([[0.5, 0.5]])).round(3).tolist()
+        [[-0.693, -0.693]]
     """
     return np.log(np.maximum(np.asarray(proba, float), np.finfo(float).tiny))
 
 
 def labelled(y: np.ndarray, scores: np.ndarray, what: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns labels and scores as arrays that fit each other.
+
+    Example:
+        >>> import numpy as np
+        >>> from tlhelpers.evaluation import calibration
+        >>> y, proba = calibration.labelled([0, 1], [[0.9, 0.1], [0.2, 0.8]], "probabilities")
+        >>> y.shape, proba.shape
+        ((2,), (2, 2))
+    """
     y, scores = np.asarray(y), np.asarray(scores, float)
     if scores.ndim != 2 or y.shape != (len(scores),) or len(y) == 0 or scores.shape[1] < 2:
         raise ValueError(

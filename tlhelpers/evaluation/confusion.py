@@ -19,6 +19,8 @@ SIDE = 64  # larger pictures are made smaller; smaller ones stay as they are
 class Confusion:
     """A confusion matrix. A notebook shows it as a table with the pictures behind the largest errors.
 
+    Returned by `confusion`.
+
     Attributes:
         counts: int ``(k, k)``: how often an image of class i (row) was taken for class j (column).
         class_names: The names of the k classes.
@@ -94,6 +96,13 @@ def confusion(x: np.ndarray, y: np.ndarray, predicted: np.ndarray, class_names: 
 
     Raises:
         ValueError: If the sizes differ, there is nothing to count, or a label has no name.
+
+    Example:
+        >>> import numpy as np
+        >>> from tlhelpers.evaluation.confusion import confusion
+        >>> x, y, predicted = np.zeros((3, 8, 8, 3), np.uint8), np.array([0, 1, 1]), np.array([0, 0, 1])
+        >>> confusion(x, y, predicted, ["cat", "dog"]).counts.tolist()
+        [[1, 0], [1, 1]]
     """
     y, predicted, k = np.asarray(y), np.asarray(predicted), len(class_names)
     if y.ndim != 1 or y.shape != predicted.shape or len(x) != len(y) or len(y) == 0:

@@ -11,7 +11,7 @@ from tlhelpers.evaluation.calibration import labelled
 
 @dataclass(frozen=True)
 class Row:
-    """One row of an error table.
+    """One row of an error table. Returned by `by_class`, in a `Table`.
 
     Attributes:
         name: Class or slice.
@@ -32,7 +32,7 @@ class Row:
 
 
 class Table(tuple[Row, ...]):
-    """Rows of an error table; printed as text in columns."""
+    """Rows of an error table; printed as text in columns. Returned by `by_class`."""
 
     def cells(self) -> list[list[str]]:
         """Returns the table as text, a list a row, the heading first."""
@@ -60,6 +60,14 @@ def by_class(y: np.ndarray, predicted: np.ndarray, class_names: Sequence[str]) -
 
     Raises:
         ValueError: If the shapes differ, there is nothing to count, or a label has no name.
+
+    Example:
+        >>> import numpy as np
+        >>> from tlhelpers.evaluation import errors
+        >>> errors.by_class(np.array([0, 0, 1, 1]), np.array([0, 0, 0, 1]), ["cat", "dog"])
+             images  accuracy    95 % interval  precision
+        dog       2     50.0%    9.5% to 90.5%     100.0%
+        cat       2    100.0%  34.2% to 100.0%      66.7%
     """
     y, predicted = _pair(y, predicted)
     if max(y.max(), predicted.max()) >= len(class_names) or min(y.min(), predicted.min()) < 0:
@@ -86,6 +94,14 @@ def by_slice(y: np.ndarray, predicted: np.ndarray, slices: Mapping[str, np.ndarr
 
     Raises:
         ValueError: If a shape or type does not fit, or a slice is empty.
+
+    Example:
+        >>> import numpy as np
+        >>> from tlhelpers.evaluation import errors
+        >>> y, predicted = np.array([0, 0, 1, 1]), np.array([0, 0, 0, 1])
+        >>> dark = np.array([False, False, True, True])
+        >>> errors.by_slice(y, predicted, {"dark": dark})[0].accuracy
+        0.5
     """
     y, predicted = _pair(y, predicted)
     rows = []
@@ -109,6 +125,13 @@ def confident_mistakes(y: np.ndarray, proba: np.ndarray) -> np.ndarray:
 
     Raises:
         ValueError: If these are no labels with probabilities.
+
+    Example:
+        >>> import numpy as np
+        >>> from tlhelpers.evaluation import errors
+        >>> proba = np.array([[0.6, 0.4], [0.9, 0.1], [0.2, 0.8]])
+        >>> errors.confident_mistakes(np.array([1, 1, 1]), proba).tolist()
+        [1, 0]
     """
     y, proba = labelled(y, proba, "probabilities")
     wrong = np.flatnonzero(proba.argmax(axis=1) != y)
@@ -129,6 +152,13 @@ def label_errors(y: np.ndarray, proba: np.ndarray) -> np.ndarray:
 
     Raises:
         ValueError: If these are no labels with probabilities, or a class has no image.
+
+    Example:
+        >>> import numpy as np
+        >>> from tlhelpers.evaluation import errors
+        >>> proba = np.array([[0.9, 0.1], [0.9, 0.1], [0.1, 0.9], [0.95, 0.05], [0.1, 0.9]])
+        >>> errors.label_errors(np.array([0, 0, 1, 1, 1]), proba).tolist()
+        [3]
     """
     y, proba = labelled(y, proba, "probabilities")
     k = proba.shape[1]

@@ -9,7 +9,7 @@ _LOG_RATIOS = np.linspace(np.log(1e-10), np.log(1e10), 161)
 
 
 def h_score(f: np.ndarray, y: np.ndarray, shrinkage: bool = False) -> float:
-    """H-score (Bao et al., 2019): how much of the features' spread lies between the classes.
+    """Computes the H-score (Bao et al., 2019): how much of the features' spread lies between the classes.
 
     ``trace(C^-1 B)`` with the covariance C of the features and the covariance B of their class means. It
     lies between 0 and k-1 for k classes, and no invertible linear map of the features changes it. Computed
@@ -26,6 +26,13 @@ def h_score(f: np.ndarray, y: np.ndarray, shrinkage: bool = False) -> float:
 
     Raises:
         ValueError: If the input is degenerate: one class, no feature that varies, NaN, shapes.
+
+    Example:
+        >>> import numpy as np
+        >>> from tlhelpers.evaluation import transferability
+        >>> f = np.array([[0.0], [0.0], [1.0], [1.0]])  # tells the two classes apart
+        >>> round(transferability.h_score(f, np.array([0, 0, 1, 1])), 6)
+        1.0
     """
     f, y = _check(f, y)
     centred = f - f.mean(axis=0)
@@ -40,7 +47,7 @@ def h_score(f: np.ndarray, y: np.ndarray, shrinkage: bool = False) -> float:
 
 
 def nce(z: np.ndarray, y: np.ndarray) -> float:
-    """Negative conditional entropy (Tran et al., 2019): how much the source's labels tell of the target's.
+    """Computes the negative conditional entropy (Tran et al., 2019): what source labels tell of the target's.
 
     ``-H(Y | Z)`` in nats, from counts. It is 0 where the source label determines the target label, and
     ``-log k`` at the least. Renaming labels changes nothing.
@@ -51,6 +58,13 @@ def nce(z: np.ndarray, y: np.ndarray) -> float:
 
     Raises:
         ValueError: If the input is degenerate.
+
+    Example:
+        >>> import numpy as np
+        >>> from tlhelpers.evaluation import transferability
+        >>> source_labels, y = np.array([5, 5, 2, 2]), np.array([0, 1, 0, 1])  # tell nothing: -log 2
+        >>> round(transferability.nce(source_labels, y), 3)
+        -0.693
     """
     z = np.asarray(z)
     y = _check_labels(y, len(z))
@@ -65,7 +79,7 @@ def nce(z: np.ndarray, y: np.ndarray) -> float:
 
 
 def leep(source: np.ndarray, y: np.ndarray) -> float:
-    """LEEP (Nguyen et al., 2020): log likelihood of the target's labels given the source model's outputs.
+    """Computes LEEP (Nguyen et al., 2020): log likelihood of target labels given the source's outputs.
 
     A target label is predicted by drawing a source label from the model's output and then a target label
     from those that went with it. The mean log probability of the true labels is at most 0. For outputs of
@@ -77,6 +91,13 @@ def leep(source: np.ndarray, y: np.ndarray) -> float:
 
     Raises:
         ValueError: If the input is degenerate, or a row is no distribution.
+
+    Example:
+        >>> import numpy as np
+        >>> from tlhelpers.evaluation import transferability
+        >>> proba = np.array([[0.5, 0.5]] * 4)  # tells nothing: -log 2
+        >>> round(transferability.leep(proba, np.array([0, 1, 0, 1])), 3)
+        -0.693
     """
     source = np.asarray(source, float)
     if source.ndim != 2 or not np.isfinite(source).all():
@@ -94,7 +115,7 @@ def leep(source: np.ndarray, y: np.ndarray) -> float:
 
 
 def logme(f: np.ndarray, y: np.ndarray) -> float:
-    """LogME (You et al., 2021): log evidence of Bayesian linear regression from features to class indicators.
+    """Computes LogME (You et al., 2021): log evidence of linear regression from features to class indicators.
 
     For each class c, the indicator ``y == c`` is modelled as ``f w`` plus noise, ``w`` normal with variance
     ``1 / alpha`` and the noise with ``1 / beta``; the evidence is maximised over both, divided by n and
@@ -110,6 +131,14 @@ def logme(f: np.ndarray, y: np.ndarray) -> float:
 
     Raises:
         ValueError: If the input is degenerate.
+
+    Example:
+        >>> import numpy as np
+        >>> from tlhelpers.evaluation import transferability
+        >>> y, noise = np.array([0, 1] * 20), np.random.default_rng(0).normal(size=(40, 2))
+        >>> good = noise + 4 * y[:, None]
+        >>> transferability.logme(good, y) > transferability.logme(noise, y)
+        True
     """
     f, y = _check(f, y)
     u, s, _ = np.linalg.svd(f, full_matrices=False)

@@ -71,6 +71,13 @@ def extract(
         ValueError: If an argument is not as described.
         OSError: If the cache cannot be written, for example on a full disk.
         ImportError: If ONNX Runtime is asked for, and it or the exporter is not installed.
+
+    Example:
+        >>> from tlhelpers import backbones, data, features
+        >>> ds = data.load("digits", n_train=8, n_val=4, n_test=4)
+        >>> backbone = backbones.load(image_size=32)
+        >>> features.extract(backbone, ds.x_train, engine="keras").shape
+        (8, 1280)
     """
     _check_engine(engine, calibration)
     _check_images(x)
@@ -135,6 +142,11 @@ def multi_taps(backbone: Backbone) -> tuple[str, ...]:
     Counted are the resolutions from a fourth of the input's side down to twice the last map's. Before it
     halves its resolution, a network has done all it does at that scale; so these layers sum up a depth each.
     The idea of using features of many depths is that of Head2Toe (Evci et al., 2022).
+
+    Example:
+        >>> from tlhelpers import backbones, features
+        >>> features.multi_taps(backbones.load(image_size=32))[-1]
+        'last'
     """
     last_of: dict[int, str] = {}
     for layer in backbone.model.layers:
@@ -195,7 +207,14 @@ def _places(backbone: Backbone, names: tuple[str, ...]) -> list[int]:
 
 
 def tapped(backbone: Backbone, names: tuple[str, ...], pooled: bool) -> keras.Model:
-    """Returns the network from images to the outputs of the taps; it shares the backbone's weights."""
+    """Returns the network from images to the outputs of the taps; it shares the backbone's weights.
+
+    Example:
+        >>> from tlhelpers import backbones, features
+        >>> backbone = backbones.load(image_size=32)
+        >>> features.tapped(backbone, ("block2a_project_bn", "last"), pooled=True).output_shape
+        (None, 1304)
+    """
     model = backbone.model
     if names == ("last",) and pooled:
         return model

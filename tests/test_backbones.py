@@ -1,7 +1,11 @@
 """Behaviour of tlhelpers.backbones and tlhelpers.backbones.efficientnet_lite."""
 
+import contextlib
 import importlib.util
 import json
+import socket
+import threading
+import time
 from pathlib import Path
 
 import keras
@@ -417,3 +421,30 @@ def test_shortened():
     assert backbones.shortened(base, 3) is base
     with pytest.raises(ValueError, match="has 3 blocks"):
         backbones.shortened(base, 4)
+
+
+# --- A network that does not answer ---
+
+
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\nabc"])
+def test_a_silent_server_does_not_hold_a_download_for_ever(monkeypatch, tmp_path, said):
+    """It takes the call and says nothing, or it stops in the middle of the file."""
+    from keras.src.applications import resnet
+    from keras.src.utils import file_utils
+
+    with socket.create_server(("127.0.0.1", 0)) as server, contextlib.ExitStack() as held:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            held.enter_context(connection).sendall(said)  # and no word more
+
+        threading.Thread(target=answer, daemon=True).start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        monkeypatch.setattr(resnet, "BASE_WEIGHTS_PATH", url)
+        monkeypatch.setattr(file_utils.config, "keras_home", lambda: str(tmp_path))
+        started = time.monotonic()
+        with pytest.raises(WeightsUnavailableError, match=r"could not be downloaded .*weights='path\.h5'"):
+            backbones._load_application("resnet50", 32, "imagenet", False, patience=1)
+        assert time.monotonic() - started < 30
+    assert socket.getdefaulttimeout() is None
+    assert not list(tmp_path.rglob("*.h5"))

@@ -323,6 +323,46 @@ def test_a_failure_of_the_machine_is_not_remembered(tiny, x, monkeypatch, cache,
     assert not files(cache, "onnx")
 
 
+def chained() -> RuntimeError:
+    error = RuntimeError("the exporter did not start")
+    error.__cause__ = ModuleNotFoundError("No module named 'tf2onnx'")
+    return error
+
+
+def test_a_package_that_is_missing_further_down_is_not_remembered(tiny, x, monkeypatch, cache):
+    def fail(*_, **__):
+        raise chained()
+
+    monkeypatch.setattr(keras.Model, "export", fail)
+    with pytest.raises(RuntimeError, match="did not start"):
+        features.extract(tiny, x, engine="onnx")
+    assert not files(cache, "onnx")
+
+
+@pytest.mark.parametrize("change", ["a day", "the future", "versions", "deleted", "an older form", "damaged"])
+def test_a_failure_is_forgotten(tiny, x, no_export, cache, monkeypatch, change):
+    with pytest.raises(RuntimeError, match=r"To try again, run tlhelpers cache clear, or delete .*\.failed"):
+        features.extract(tiny, x, engine="onnx")
+    (note,) = (cache / "onnx").glob("*.failed")
+    with pytest.raises(RuntimeError, match=r"cannot be exported .* delete .*\.failed"):
+        features.extract(tiny, x, engine="onnx")
+    assert len(no_export) == 1
+    now = note.stat().st_mtime
+    if change == "a day":
+        os.utime(note, (now - 86_401, now - 86_401))
+    elif change == "the future":  # a clock that was wrong
+        os.utime(note, (now + 90_000, now + 90_000))
+    elif change == "versions":
+        monkeypatch.setattr(_onnx.metadata, "version", lambda package: "99")
+    elif change == "deleted":
+        note.unlink()
+    else:
+        note.write_bytes(b"tiny cannot be exported" if change == "an older form" else b"\xff\xfe")
+    with pytest.raises(RuntimeError, match="cannot be exported"):
+        features.extract(tiny, x, engine="onnx")
+    assert len(no_export) == 2
+
+
 def test_a_graph_that_differs_from_keras_is_not_used(tiny, x, monkeypatch, cache):
     real = _onnx.session
 

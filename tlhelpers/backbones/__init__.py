@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tlhelpers import layers
+from tlhelpers import downloads, layers
 from tlhelpers.backbones import efficientnet_lite as lite
 
 # family module of keras.applications -> (model name -> default input size in pixels)
@@ -234,18 +234,21 @@ def preprocessing(name: str) -> Callable:
     return getattr(keras.applications, family).preprocess_input
 
 
-def _load_application(name: str, size: int, weights: str | Path | None, top: bool) -> keras.Model:
+def _load_application(
+    name: str, size: int, weights: str | Path | None, top: bool, patience: float = downloads.SECONDS
+) -> keras.Model:
     _, keras_name, _ = _REGISTRY[name]
     constructor = getattr(keras.applications, keras_name)
     inputs = keras.Input((size, size, 3), name="image")
     try:
-        network = constructor(
-            weights=None if weights is None else str(weights),
-            include_top=top,
-            input_shape=(size, size, 3),
-            input_tensor=preprocessing(name)(inputs),
-            **({"classifier_activation": None} if top else {"pooling": "avg"}),
-        )
+        with downloads.no_endless_waiting(patience):
+            network = constructor(
+                weights=None if weights is None else str(weights),
+                include_top=top,
+                input_shape=(size, size, 3),
+                input_tensor=preprocessing(name)(inputs),
+                **({"classifier_activation": None} if top else {"pooling": "avg"}),
+            )
     except Exception as error:  # Keras reports a failed download as a plain Exception
         if isinstance(error, ValueError) and "input size" in str(error).lower():
             raise ValueError(f"{name} cannot take images of {size} pixels: {error}") from error

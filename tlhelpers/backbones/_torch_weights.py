@@ -6,8 +6,10 @@ and dictionaries of them; a file that asks for anything else is refused before a
 
 import math
 import pickle
+import re
 from collections import OrderedDict
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -91,6 +93,25 @@ class _TensorUnpickler(pickle.Unpickler):
         if kind != "storage" or not isinstance(dtype, np.dtype) or view is not None:
             raise WeightsFileError(f"The file holds an object of kind {kind!r} that is no plain tensor.")
         return self.storages.setdefault(str(key), _Storage(dtype, int(size)))
+
+
+def check_hash(path: Path, remedy: str = _ADVICE) -> None:
+    """Compares a file with the beginning of its SHA-256, where its name ends in that: ``name-57934424.pth``.
+
+    Args:
+        path: The ``.pth`` file.
+        remedy: What the message says is to be done.
+
+    Raises:
+        WeightsFileError: If they differ.
+    """
+    named = re.search(r"-([0-9a-f]{8,64})\.pth$", path.name)
+    found = sha256(path.read_bytes()).hexdigest() if named else ""
+    if named and not found.startswith(named[1]):
+        raise WeightsFileError(
+            f"{path} was altered or is damaged: by its name its SHA-256 begins with {named[1]}, but it "
+            f"begins with {found[:8]}. {remedy} If that part of the name is no hash, rename the file."
+        )
 
 
 def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:

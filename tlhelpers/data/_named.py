@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import difflib
 import os
-import socket
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tlhelpers import downloads
 from tlhelpers.data import _splits
 from tlhelpers.data._errors import DataUnavailableError
 
@@ -82,7 +81,7 @@ def from_keras(name: str) -> Arrays:
         raise DataUnavailableError(_unavailable(name, "it has no data set of this name"))
     try:
         # Keras prints a bar while it downloads; on stderr it stays out of a notebook's compared output.
-        with contextlib.redirect_stdout(sys.stderr), _no_endless_waiting():
+        with contextlib.redirect_stdout(sys.stderr), downloads.no_endless_waiting():
             import keras
 
             (x_train, y_train), (x_test, y_test) = getattr(keras.datasets, name).load_data()
@@ -106,17 +105,6 @@ def _channels_last(x: NDArray) -> NDArray[np.uint8]:
 
 def _rgb(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.repeat(grey[..., None], 3, axis=3)
-
-
-@contextlib.contextmanager
-def _no_endless_waiting(seconds: float = 30.0) -> Iterator[None]:
-    """Keras' downloads have no timeout: behind a firewall they would hang."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
 
 
 def _unavailable(name: str, keras_said: str) -> str:

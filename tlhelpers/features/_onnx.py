@@ -2,10 +2,12 @@
 
 import logging
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
+from importlib import metadata
 from pathlib import Path
 
 import keras
@@ -18,6 +20,8 @@ from tlhelpers.features import _key
 from tlhelpers.paths import atomic_path, cache_dir
 
 CALIBRATION_IMAGES = 160
+EXPORTERS = ("keras", "tf2onnx", "onnxruntime", "tensorflow")  # another version may export what failed
+FAILURE_LASTS = 24 * 3600  # seconds: what stood in the way may be gone tomorrow
 
 
 def exportable(backbone: Backbone, network: keras.Model, known: str) -> bool:
@@ -61,14 +65,14 @@ def graph(backbone: Backbone, network: keras.Model, known: str) -> Path:
 
     Raises:
         RuntimeError: If it cannot be exported, or the graph does not compute what Keras computes. That is
-            noted on disk, so that it is tried once.
+            noted on disk, so that it is tried once a day, and again with other versions of the exporters.
     """
     name = _graph_name(backbone, known)
     if (path := _kept(name, "onnx")) is not None:
         return path
     failure = cache_dir() / "onnx" / f"{name}.failed"
-    if failure.is_file():
-        raise RuntimeError(failure.read_text(encoding="utf-8"))
+    if (known_failure := _failed(failure)) is not None:
+        raise RuntimeError(known_failure)
     # The exporter takes tensors that a layer holds for further inputs of the graph, but arrays for constants.
     for layer in network.layers:
         if isinstance(layer, keras.layers.Normalization):
@@ -89,10 +93,38 @@ def graph(backbone: Backbone, network: keras.Model, known: str) -> Path:
             raise
         except Exception as error:
             message = f"{backbone.name} cannot be exported to ONNX: {type(error).__name__}: {error}"[:500]
+            if _lacks_package(error):
+                raise RuntimeError(message) from error
+            message += f" To try again, run tlhelpers cache clear, or delete {failure}."
             with atomic_path(failure) as part:
-                part.write_text(message, encoding="utf-8")
+                part.write_text(f"{_versions()}\n{message}", encoding="utf-8")
             raise RuntimeError(message) from error
         return _keep(exported.read_bytes(), name, "onnx")
+
+
+def _versions() -> str:
+    found = []
+    for package in EXPORTERS:
+        try:
+            found.append(f"{package} {metadata.version(package)}")
+        except metadata.PackageNotFoundError:  # tensorflow has several names; another exporter needs none
+            found.append(f"{package} none")
+    return ", ".join(found)
+
+
+def _failed(note: Path) -> str | None:
+    """Returns what a note says, if it is of these versions and of the last day."""
+    if not note.is_file() or not 0 <= time.time() - note.stat().st_mtime < FAILURE_LASTS:
+        return None
+    versions, _, message = note.read_text(encoding="utf-8", errors="replace").partition("\n")
+    return message if versions == _versions() else None
+
+
+def _lacks_package(error: BaseException | None) -> bool:
+    """Returns whether an error comes from a package that is not there: installing it is the remedy."""
+    while error is not None and not isinstance(error, ImportError):
+        error = error.__cause__
+    return error is not None
 
 
 def quantized(

@@ -659,7 +659,7 @@ def test_what_is_wrong_with_the_arguments():
     assert audit.check(model, val=(SMALL_X[:0], Y[:0])).ok  # no images, nothing to say
     with pytest.raises(ValueError, match=r"base must be .* not 'thawed'"):
         audit.check(model, base="thawed")
-    with pytest.raises(ValueError, match=r"validation set as a pair .* not a ndarray"):
+    with pytest.raises(ValueError, match="ndarray"):
         audit.check(model, val=SMALL_X)
     with pytest.raises(ValueError, match=r"Begin it with keras.Input"):
         audit.check(keras.Sequential([keras.layers.Dense(3)]))

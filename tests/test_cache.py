@@ -251,7 +251,7 @@ def test_a_part_altered_while_in_use_is_an_error(folder):
     parts = disk.Parts(KEY, (4,), np.float32)
     parts.append(array(3))
     flip(parts.files[0], -1)
-    with pytest.raises(OSError, match=r"altered while it was in use\. Run again"):
+    with pytest.raises(OSError, match="altered"):
         parts.finish("done")
     assert not disk.has(KEY)
     assert disk.Parts(KEY, (4,), np.float32).done == 0

@@ -19,7 +19,7 @@ def test_accuracy():
     ("y", "predicted"), [([], []), ([1, 2], [1]), ([[1, 2]], [[1, 2]]), ([1, 2], [[0.1, 0.9], [0.8, 0.2]])]
 )
 def test_accuracy_of_what_are_no_labels(y, predicted):
-    with pytest.raises(ValueError, match=r"labels of one shape .* argmax\(axis=1\) first"):
+    with pytest.raises(ValueError, match="argmax"):
         evaluation.accuracy(np.array(y), np.array(predicted))
 
 
@@ -51,7 +51,7 @@ def test_t_interval_covers_as_often_as_it_says(k):
     "values", [[], [0.5], [0.5, float("nan")], [0.5, float("inf")], [[0.1, 0.2], [0.3, 0.4]]]
 )
 def test_t_interval_needs_two_finite_values(values):
-    with pytest.raises(ValueError, match="at least two finite numbers, one a seed"):
+    with pytest.raises(ValueError, match="two finite"):
         evaluation.t_interval(values)
 
 

@@ -301,9 +301,7 @@ def test_a_network_that_is_not_exported_runs_in_keras_and_that_is_remembered(tin
     assert len(no_export) == 1
     (note,) = files(cache, "onnx")
     assert note.endswith(".failed")
-    with pytest.raises(
-        RuntimeError, match="tiny cannot be exported to ONNX: NotImplementedError: an operation"
-    ):
+    with pytest.raises(RuntimeError, match="NotImplementedError"):
         features.extract(tiny, x, engine="onnx")
     assert len(no_export) == 1
 
@@ -341,7 +339,7 @@ def test_a_package_that_is_missing_further_down_is_not_remembered(tiny, x, monke
 
 @pytest.mark.parametrize("change", ["a day", "the future", "versions", "deleted", "an older form", "damaged"])
 def test_a_failure_is_forgotten(tiny, x, no_export, cache, monkeypatch, change):
-    with pytest.raises(RuntimeError, match=r"To try again, run tlhelpers cache clear, or delete .*\.failed"):
+    with pytest.raises(RuntimeError, match=r"cache clear.*\.failed"):
         features.extract(tiny, x, engine="onnx")
     (note,) = (cache / "onnx").glob("*.failed")
     with pytest.raises(RuntimeError, match=r"cannot be exported .* delete .*\.failed"):
@@ -415,7 +413,7 @@ def test_eight_bits_are_close(lite, lite_cache):
 def test_eight_bits_need_calibration(tiny, x, cache):
     with pytest.raises(ValueError, match=r"'onnx-int8' needs calibration=.* training images .*x_train"):
         features.extract(tiny, x, engine="onnx-int8")
-    with pytest.raises(ValueError, match=r"extract takes uint8 RGB images .* this is float64"):
+    with pytest.raises(ValueError, match="float64"):
         features.extract(tiny, x, engine="onnx-int8", calibration=x / 255)
     with pytest.raises(ValueError, match="calibration holds no images"):
         features.extract(tiny, x, engine="onnx-int8", calibration=x[:0])
@@ -539,13 +537,13 @@ def test_maps_in_half_precision(tiny, x):
 def test_a_map_too_large_for_half_precision_is_refused(x, engine):
     backbone = make_backbone(scale=1e4, top=1e9)
     features.extract(backbone, x, ["relu"], engine=engine)
-    with pytest.raises(ValueError, match="values above 65,504, which half precision cannot hold"):
+    with pytest.raises(ValueError, match="half precision"):
         features.extract(backbone, x, ["relu"], engine=engine, pooled=False)
     assert n_entries() == 1
 
 
 def test_maps_of_one_tap_only(tiny, x):
-    with pytest.raises(ValueError, match="pooled=False takes one tap; these are 2"):
+    with pytest.raises(ValueError, match="one tap"):
         features.extract(tiny, x, ["conv", "last"], pooled=False)
 
 

@@ -247,7 +247,7 @@ def test_nothing_but_corrupt_files(tmp_path):
     folder = fill(tmp_path / "colours", n=3)
     for path in folder.rglob("*.png"):
         path.write_bytes(b"x")
-    with pytest.raises(data.DataError, match=r"none of the 9 files could be read.*not an image"):
+    with pytest.raises(data.DataError, match="none of the 9"):
         folder_check.load(folder)
 
 

@@ -80,7 +80,7 @@ def test_a_cached_trunk_may_be_cut_again():
     model, backbone = classifier()
     fingerprint = backbone.fingerprint()
     finetune.freeze(backbone, blocks=("block1", "block2"))
-    with pytest.raises(ValueError, match="Every layer of the backbone is frozen"):
+    with pytest.raises(ValueError, match="Every layer"):
         trunk.above(model, ds)
     finetune.freeze(backbone, blocks=("block1",))
     for _ in range(2):
@@ -186,12 +186,10 @@ def test_a_trunk_that_ends_in_features():
 def test_nothing_or_everything_frozen():
     model, backbone = classifier()
     finetune.freeze(backbone)
-    with pytest.raises(ValueError, match=r"Every layer .* is frozen: train a head on extract\(backbone, x\)"):
+    with pytest.raises(ValueError, match=r"Every layer .* train a head"):
         trunk.above(model, make_dataset())
     finetune.freeze_batchnorm(backbone)
-    with pytest.raises(
-        ValueError, match=r"No layer is frozen below the first unfrozen one: call finetune\.freeze"
-    ):
+    with pytest.raises(ValueError, match=r"call finetune\.freeze"):
         trunk.above(model, make_dataset())
 
 

@@ -218,7 +218,7 @@ def test_kills_while_a_backup_is_written(tmp_path, undisturbed):
     script.write_text(SCRIPT.format(tests=str(here.parent), root=str(here.parents[1])))
     folder = tmp_path / "backup"
     folder.mkdir()
-    for kill_at in (0, 1, 2, 3, 1000):
+    for kill_at in (2, 3, 1000):
         done = subprocess.run([sys.executable, str(script), str(folder), str(kill_at)], env=os.environ)
         assert done.returncode == (0 if kill_at == 1000 else -signal.SIGKILL)
     with np.load(folder / "done.result.npz") as found:

@@ -15,6 +15,13 @@ def no_endless_waiting(seconds: float = SECONDS) -> Iterator[None]:
 
     Args:
         seconds: How long nothing may arrive.
+
+    Example:
+        >>> import socket
+        >>> from tlhelpers.downloads import no_endless_waiting
+        >>> with no_endless_waiting(5):
+        ...     socket.getdefaulttimeout()
+        5.0
     """
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)

@@ -99,14 +99,17 @@ def shown(line: ConsoleMessage) -> str:
 
 def watch(page: Page, visit: Visit) -> None:
     """Note errors and requests of a page."""
-    page.on("pageerror", lambda error: visit.errors.append(str(error)))
+    page.on("pageerror", lambda error: visit.errors.append(f"{error} {error.stack or ''}"))
     page.on("console", lambda line: visit.errors.append(shown(line)) if line.type == "error" else None)
     page.on("request", lambda request: visit.requests.append(request.url))
     page.on("requestfailed", lambda request: visit.failed.append(request.url))
 
 
 def settle(page: Page) -> None:
-    """Wait until the formulas are set."""
+    """Wait until the formulas are set. On a busy machine MathJax itself may still be loading."""
+    page.wait_for_function(
+        "!document.querySelector('script[src*=mathjax]') || window.MathJax?.startup?.promise"
+    )
     page.evaluate("window.MathJax?.startup?.promise.then(() => null)")
 
 

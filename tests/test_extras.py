@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from test_house import files, module_name
-from tlhelpers.data import _images
+from tlhelpers.data import _image_files
 from tlhelpers.extras import MissingExtraError, extra
 from tools.make_env import venv_python
 from tools.numbers.provenance import ROOT
@@ -148,7 +148,7 @@ def test_extras_that_the_code_names_bring_what_it_imports() -> None:
 
 def test_without_psutil_nobody_knows_how_much_memory_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     """Then a large request is tried, as numpy would try it."""
-    with pytest.raises(_images.DataError, match="GiB of memory"):
-        _images._check_memory(2**60, "here")
+    with pytest.raises(_image_files.DataError, match="GiB of memory"):
+        _image_files._check_memory(2**60, "here")
     monkeypatch.setitem(sys.modules, "psutil", None)
-    _images._check_memory(2**60, "here")
+    _image_files._check_memory(2**60, "here")

@@ -10,9 +10,9 @@ import numpy as np
 
 from tlhelpers import data, layers, losses, recipes, trunk
 from tlhelpers.backbones import Backbone
+from tlhelpers.batches import fit_arguments
 from tlhelpers.recipes import Recipe
 from tlhelpers.resume import Backup
-from tlhelpers.streams import fit_arguments
 
 
 def build_classifier(

@@ -15,7 +15,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from tlhelpers.streams import fit_arguments
+from tlhelpers.batches import fit_arguments
 
 # Inverse strengths of the L2 penalty that a linear probe tries, in scikit-learn's sense of C.
 PROBE_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)

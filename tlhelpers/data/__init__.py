@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tlhelpers.data import _named, _splits
+from tlhelpers.data import _known_sets, _splits
 from tlhelpers.data._errors import DataError, DataUnavailableError
-from tlhelpers.data._images import DEFAULT_SIZE, ImageFiles, ImageSequence, open_images
+from tlhelpers.data._image_files import DEFAULT_SIZE, ImageFiles, ImageSequence, open_images
 
 __all__ = [
     "DataError",
@@ -246,7 +246,7 @@ def _find(name_or_path: str | os.PathLike[str]) -> tuple[Path | None, str]:
     for candidate in (Path(root).expanduser() / f"{text}.zip", Path(root).expanduser() / text):
         if root and candidate.exists():
             return candidate, text
-    if text not in _named.KERAS_SETS and Path(text).is_dir():
+    if text not in _known_sets.KERAS_SETS and Path(text).is_dir():
         return Path(text), f"{text}/"
     return None, text
 
@@ -273,7 +273,7 @@ def _from_files(
         test_names, test_labels = test.names, test.labels
         names, labels = list(train.names), train.labels
     chosen = _splits.choose(labels, None if val is None else val.labels, test_labels, asked, seed, name)
-    to = size or _named.NATIVE_SIZE.get(name) or files.common_size() or DEFAULT_SIZE
+    to = size or _known_sets.NATIVE_SIZE.get(name) or files.common_size() or DEFAULT_SIZE
     if size is None and to == DEFAULT_SIZE:
         notes.append(f"images of several sizes, brought to {DEFAULT_SIZE} pixels")
     val_names, val_labels = (names, labels) if val is None else (list(val.names), val.labels)
@@ -297,7 +297,7 @@ def _from_files(
 def _described(files: ImageFiles, path: Path) -> str:
     """The beginning of `source`: no absolute path, because notebooks print and store it."""
     text = path.resolve().name + ("" if path.is_file() else "/")
-    if files.jpeg and path.resolve().stem in _named.LOSSLESS:
+    if files.jpeg and path.resolve().stem in _known_sets.LOSSLESS:
         text += " (JPEG re-encoded: pixels differ slightly from the original)"
     if files.n_ignored:
         text += f" ({files.n_ignored:,} other files ignored)"
@@ -305,7 +305,7 @@ def _described(files: ImageFiles, path: Path) -> str:
 
 
 def _from_arrays(name: str, asked: dict[str, int | None], seed: int, size: int | None) -> Dataset:
-    arrays = _named.digits() if name == "digits" else _named.from_keras(name)
+    arrays = _known_sets.digits() if name == "digits" else _known_sets.from_keras(name)
     chosen = _splits.choose(arrays.y_train, None, arrays.y_test, asked, seed, name)
     x, y = arrays.x_train, arrays.y_train
 

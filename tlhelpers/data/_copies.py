@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tlhelpers.data._looks import Look
+from tlhelpers.data._scan import Look
 
 __all__ = ["Copies", "find_copies"]
 

@@ -15,8 +15,8 @@ import numpy as np
 from tlhelpers import data
 from tlhelpers.data import _folders, _splits
 from tlhelpers.data._copies import Copies, find_copies
-from tlhelpers.data._images import DEFAULT_SIZE, ImageFiles, open_images
-from tlhelpers.data._looks import look_through
+from tlhelpers.data._image_files import DEFAULT_SIZE, ImageFiles, open_images
+from tlhelpers.data._scan import look_through
 
 __all__ = ["Copies", "FolderCheck", "load"]
 

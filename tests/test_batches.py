@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from tlhelpers import streams
+from tlhelpers import batches
 
 X = np.arange(23, dtype=np.uint8).reshape(23, 1)
 Y = 10 * np.arange(23)
@@ -29,7 +29,7 @@ def seen(n_epochs: int, seed: int = 7, first_epoch: int = 0) -> list[list[int]]:
     model = keras.Sequential([keras.Input((1,)), Note()])
     model.compile("sgd", Matching(), run_eagerly=True, jit_compile=False)
     begin = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: epochs.append([]))
-    stream = streams.fit_arguments((X, Y), (X[:7], Y[:7]), 5, seed, first_epoch)
+    stream = batches.fit_arguments((X, Y), (X[:7], Y[:7]), 5, seed, first_epoch)
     history = model.fit(**stream, epochs=first_epoch + n_epochs, verbose=0, callbacks=[begin])
     assert max(history.history["loss"] + history.history["val_loss"]) == 0
     return epochs
@@ -45,14 +45,14 @@ def test_each_image_once_an_epoch_in_an_order_that_the_seed_fixes():
 
 
 def test_other_backends_get_the_same_batches(monkeypatch):
-    stream = streams.fit_arguments((X, Y), None, 5, 7)["x"]
+    stream = batches.fit_arguments((X, Y), None, 5, 7)["x"]
     expected = [np.array(labels) for _, labels in itertools.islice(stream, 10)]
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    found = streams.fit_arguments((X, Y), None, 5, 7)
-    batches = found["x"]
-    labels = [batches[i][1] for i in range(len(batches))]
-    batches.on_epoch_end()
-    labels += [batches[i][1] for i in range(len(batches))]
+    found = batches.fit_arguments((X, Y), None, 5, 7)
+    stream = found["x"]
+    labels = [stream[i][1] for i in range(len(stream))]
+    stream.on_epoch_end()
+    labels += [stream[i][1] for i in range(len(stream))]
     assert [len(part) for part in labels] == [5, 5, 5, 5, 3] * 2
     for a, b in zip(labels, expected, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -61,7 +61,7 @@ def test_other_backends_get_the_same_batches(monkeypatch):
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="streams of tf.data are TensorFlow's")
 def test_no_stream_is_tuned():
     """With the tuner, the end of an epoch waits for its thread."""
-    stream = streams.fit_arguments((X, Y), (X[:7], Y[:7]), 5, 0)
+    stream = batches.fit_arguments((X, Y), (X[:7], Y[:7]), 5, 0)
     for part in ("x", "validation_data"):
         assert stream[part].options().autotune.enabled is False
-    assert streams.fit_arguments((X, Y), None, 5, 0)["validation_data"] is None
+    assert batches.fit_arguments((X, Y), None, 5, 0)["validation_data"] is None

@@ -15,9 +15,9 @@ from typing import IO, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from tlhelpers.data._decoding import decode, oriented_size
 from tlhelpers.data._errors import DataError
 from tlhelpers.data._folders import EXTENSIONS, check_classes, group, visible, wrapping_folder
-from tlhelpers.data._pixels import decode, oriented_size
 
 __all__ = ["ImageFiles", "ImageSequence", "Part", "open_images"]
 

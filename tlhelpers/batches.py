@@ -32,9 +32,9 @@ def fit_arguments(
 
     Example:
         >>> import numpy as np
-        >>> from tlhelpers import streams
+        >>> from tlhelpers import batches
         >>> images, labels = np.zeros((10, 8, 8, 3), np.uint8), np.arange(10)
-        >>> arguments = streams.fit_arguments((images, labels), None, batch_size=4, seed=0)
+        >>> arguments = batches.fit_arguments((images, labels), None, batch_size=4, seed=0)
         >>> arguments["initial_epoch"], arguments["shuffle"]
         (0, False)
     """

@@ -11,9 +11,9 @@ from hashlib import sha256
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from tlhelpers.data._decoding import decode, oriented_size
 from tlhelpers.data._errors import DataError
-from tlhelpers.data._images import ImageFiles
-from tlhelpers.data._pixels import decode, oriented_size
+from tlhelpers.data._image_files import ImageFiles
 
 __all__ = ["Look", "look_through"]
 

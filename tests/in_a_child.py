@@ -76,14 +76,17 @@ def _weights():  # type: ignore[no-untyped-def]
     return read
 
 
-def _image():  # type: ignore[no-untyped-def]
-    from tlhelpers.data import _decoding
+def _picture():  # type: ignore[no-untyped-def]
+    from tlhelpers.data import _scan
+    from tlhelpers.data._image_files import open_images
+
+    opened = {}
 
     def read(path: Path) -> str:
-        with open(path, "rb") as stream:
-            pixels = _decoding.decode(stream, 32)
-        assert pixels.shape == (32, 32, 3)
-        return hashlib.sha256(pixels.tobytes()).hexdigest()
+        root = path.parents[1]
+        files = opened.setdefault(root, opened.get(root) or open_images(root, "pictures/"))
+        look = _scan._look(files, path.relative_to(root).as_posix())
+        return look if isinstance(look, str) else ""
 
     return read
 
@@ -97,7 +100,7 @@ def _folder():  # type: ignore[no-untyped-def]
     return read
 
 
-READERS = {"weights": _weights, "image": _image, "folder": _folder}
+READERS = {"weights": _weights, "picture": _picture, "folder": _folder}
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 STALE = 24 * 3600  # seconds after which what a killed process left behind is cleared
-_TEMPORARY = re.compile(r"\..*-(?:(\d+)-)?[0-9a-f]{32}\.tmp(\..*)?")
+_TEMPORARY = re.compile(r"\..*?-(?:(\d+)-)?[0-9a-f]{32}\.tmp(\..*)?")
 
 # Colab mounts Google Drive here. A cache on Drive survives the end of a Colab session.
 DRIVE = Path("/content/drive/MyDrive")

@@ -1,4 +1,4 @@
-"""Processes killed while they write: the old or the new is there, never a mix, and what is left is cleared."""
+"""Processes killed while they write: the old or the new is there, never a mix; what is left is cleared."""
 
 import os
 import signal

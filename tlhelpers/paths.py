@@ -81,7 +81,7 @@ def writing_to(folder: Path) -> Iterator[None]:
         if full:
             number, said = errno.ENOSPC, "The disk is full. Make room on it"
         else:
-            number, said = error.errno, "This folder cannot be written to. Allow it"
+            number, said = error.errno or errno.EACCES, "This folder cannot be written to. Allow it"
         if folder.absolute().is_relative_to(cache_dir().absolute()):
             said += " (`tlhelpers cache clear` frees what can be computed again)" if full else ""
             said += ", set TLHELPERS_CACHE to a folder elsewhere, or pass cache=False where a call takes it"

@@ -18,9 +18,9 @@ __all__ = ["recover", "staged"]
 def staged(files: dict[str, Path], out: Path) -> Iterator[dict[str, Path]]:
     """Gives paths to write to; when the block ends well, the files go where they belong.
 
-    Where ``out`` is a folder, the new one replaces it in one step, so that a run that is killed leaves the old
-    report or the new one. Other files in the folder stay. Where it is the name of a file, or a folder beside
-    which nothing can be written, the files are put in their place one after another, the report last.
+    Where ``out`` is a folder, the new one replaces it in one step, so that a run that is killed leaves the
+    old report or the new one. Other files in the folder stay. Where it is the name of a file, or a folder
+    beside which nothing can be written, the files are put in their place one after another, the report last.
 
     Args:
         files: Key -> where a file belongs; the key of the report is ``"report"``.

@@ -30,6 +30,7 @@ MAX_ITEMS = 64  # in a tuple
 MAX_MARKS = 16  # groups that are open at a time
 MAX_TEXT = 1000  # characters of a name
 MAX_DIMENSIONS = 8
+_INSTRUCTIONS = {op.code: op for op in pickletools.opcodes}
 _ADVICE = "Install its package again, or take the file from its original source."
 
 
@@ -95,7 +96,7 @@ class _Reader:
     def load(self) -> Any:
         """Returns what one pickle describes."""
         for _ in range(MAX_STEPS):
-            code = pickletools.code2op.get(self.stream.read(1).decode("latin-1"))
+            code = _INSTRUCTIONS.get(self.stream.read(1).decode("latin-1"))
             if code is not None and code.name == "STOP":
                 return self.stack.pop()
             if code is None or code.name not in _STEPS:
@@ -260,7 +261,7 @@ def check_hash(path: Path, remedy: str = _ADVICE) -> None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def _opened(path: Path) -> Iterator[io.BufferedReader]:
     """Opens a file of a size that weights can have: from a named pipe or a device one could read for ever."""
     if path.exists() and not path.is_file():
         raise WeightsFileError(f"{path} is no file. Give the .pth file with the weights.")

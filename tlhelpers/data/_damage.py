@@ -12,7 +12,7 @@ import itertools
 import re
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from PIL import Image
 
 __all__ = ["damage", "ends_grey"]
@@ -36,8 +36,8 @@ def ends_grey(image: Image.Image) -> bool:
     return image.format in ("JPEG", "MPO") and _is_grey(last)
 
 
-def _is_grey(pixel: ArrayLike) -> bool:
-    return bool(np.isin(pixel, (127, 128)).all())
+def _is_grey(pixel: object) -> bool:
+    return bool(np.isin(np.asarray(pixel), (127, 128)).all())
 
 
 def damage(content: bytes) -> str | None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,10 +15,13 @@ from typing import Any
 
 import platformdirs
 
-__all__ = ["atomic_path", "cache_dir", "writing_to"]
+__all__ = ["atomic_path", "cache_dir", "clear_leftovers", "leftovers", "writing_to"]
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+STALE = 24 * 3600  # seconds after which what a killed process left behind is cleared
+_TEMPORARY = re.compile(r"\..*?-(?:(\d+)-)?[0-9a-f]{32}\.tmp(\..*)?")
 
 # Colab mounts Google Drive here. A cache on Drive survives the end of a Colab session.
 DRIVE = Path("/content/drive/MyDrive")
@@ -76,7 +81,7 @@ def writing_to(folder: Path) -> Iterator[None]:
         if full:
             number, said = errno.ENOSPC, "The disk is full. Make room on it"
         else:
-            number, said = error.errno, "This folder cannot be written to. Allow it"
+            number, said = error.errno or errno.EACCES, "This folder cannot be written to. Allow it"
         if folder.absolute().is_relative_to(cache_dir().absolute()):
             said += " (`tlhelpers cache clear` frees what can be computed again)" if full else ""
             said += ", set TLHELPERS_CACHE to a folder elsewhere, or pass cache=False where a call takes it"
@@ -104,7 +109,8 @@ def atomic_path(final: Path | str) -> Iterator[Path]:
 
     The block writes to a temporary path in the same folder and with the same suffix (some writers
     choose their format by it). When the block ends well the file takes the name `final` in one step.
-    When it fails the temporary file is removed and an existing `final` stays as it was.
+    When it fails the temporary file is removed and an existing `final` stays as it was. What a killed
+    process left in the folder is removed when it is a day old.
 
     Args:
         final: Where the file belongs. Missing parent folders are created.
@@ -125,10 +131,11 @@ def atomic_path(final: Path | str) -> Iterator[Path]:
         (2, 3)
     """
     final = Path(final)
-    temporary = final.with_name(f".{final.stem[:60]}-{uuid.uuid4().hex}.tmp{final.suffix}")
+    temporary = final.with_name(f".{final.stem[:60]}-{os.getpid()}-{uuid.uuid4().hex}.tmp{final.suffix}")
     try:
         with writing_to(final.parent):
             final.parent.mkdir(parents=True, exist_ok=True)
+            clear_leftovers(final.parent)
             yield temporary
             if not temporary.is_file():
                 raise FileNotFoundError(
@@ -141,3 +148,51 @@ def atomic_path(final: Path | str) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # as where nothing can be written
             temporary.unlink(missing_ok=True)
+
+
+def leftovers(folder: Path, age: float = STALE) -> list[Path]:
+    """Returns the temporary files and folders in a folder whose process ended without removing them.
+
+    Args:
+        folder: Where to look; not below.
+        age: Seconds for which nothing was written to them, at least.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tlhelpers.paths import leftovers
+        >>> leftovers(Path("."))
+        []
+    """
+    found = []
+    for path in folder.glob(".*"):
+        temporary = _TEMPORARY.fullmatch(path.name)
+        with suppress(OSError):  # it went while we looked
+            if temporary and time.time() - path.stat().st_mtime >= age and not _runs(temporary[1]):
+                found.append(path)
+    return sorted(found)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Removes what `leftovers` finds.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tlhelpers.paths import clear_leftovers
+        >>> clear_leftovers(Path("."))
+    """
+    for path in leftovers(folder):
+        with suppress(OSError):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _runs(pid: str | None) -> bool:
+    """Whether a process of this machine runs; for want of a way to ask, age alone decides on Windows."""
+    if pid is None or os.name == "nt":
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True

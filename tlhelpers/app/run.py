@@ -2,8 +2,6 @@
 
 import datetime
 import os
-import shutil
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -24,6 +22,8 @@ from tlhelpers.extras import extra
 
 with extra("app"):
     from tlhelpers.app import report
+    from tlhelpers.app._staging import recover
+    from tlhelpers.app._staging import staged as staging
     from tlhelpers.app.report import Candidate, Outcome
 
 __all__ = ["from_folder", "temperature"]
@@ -68,7 +68,7 @@ def from_folder(
         folder: One folder a class, or train/, val/, test/ with class folders inside; see `folder_check.load`.
         out: A folder for ``report.html``, ``model.keras``, ``model.onnx`` and ``classes.txt``. Or a name that
             ends in ``.html``: then the other files lie beside it, under the same name. They appear
-            when everything is done, the report last.
+            when everything is done, the folder in one step.
         image_size: Side in pixels at which the backbone sees an image.
         seed: Of the split and of the training.
         epochs: Epochs of fine-tuning; 0 leaves it out.
@@ -87,8 +87,9 @@ def from_folder(
         OSError: ``out`` exists, or cannot be written.
     """
     started = time.perf_counter()
+    recover(Path(out).expanduser())
     files = _files(Path(out).expanduser(), Path(folder).expanduser(), overwrite)
-    with _staging(files, Path(out).expanduser()) as staged:
+    with staging(files, Path(out).expanduser()) as staged:
         with step("Looking through the images", None) as update:
             size = backbone.image_size if backbone else image_size
             ds, check = folder_check.load(folder, size, seed, lambda done, total: update(done))
@@ -318,25 +319,3 @@ def _files(out: Path, folder: Path, overwrite: bool) -> dict[str, Path]:
     if taken and not overwrite:
         raise FileExistsError(f"{taken[0]} exists. Choose another name, or say --overwrite.")
     return files
-
-
-@contextmanager
-def _staging(files: dict[str, Path], out: Path) -> Iterator[dict[str, Path]]:
-    """Gives paths to write to; when the block ends well, the files go where they belong, the report last."""
-    place = out if out.is_dir() else out.parent
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.stem[:60]}-", dir=place))
-    except OSError as error:
-        raise OSError(f"{place} cannot be written ({error.strerror}). Choose another --out.") from error
-    try:
-        staged = {key: folder / path.name for key, path in files.items()}
-        yield staged
-        files["report"].parent.mkdir(exist_ok=True)
-        for key in ("classes", "keras", "onnx", "report"):
-            if staged[key].is_file():
-                os.replace(staged[key], files[key])
-            else:
-                files[key].unlink(missing_ok=True)  # of an earlier report
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

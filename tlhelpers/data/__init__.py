@@ -301,7 +301,7 @@ def _described(files: ImageFiles, path: Path) -> str:
         text += " (JPEG re-encoded: pixels differ slightly from the original)"
     if files.n_ignored:
         text += f" ({files.n_ignored:,} other files ignored)"
-    return text
+    return " ".join([text, *files.notes])
 
 
 def _from_arrays(name: str, asked: dict[str, int | None], seed: int, size: int | None) -> Dataset:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+
+from tlhelpers.data._damage import damage, ends_grey
 
 __all__ = ["decode", "oriented_size"]
 
@@ -16,9 +20,24 @@ def _may_be_turned(image: Image.Image) -> bool:
     return any(key in image.info for key in keys)
 
 
+@contextmanager
+def _opened(stream: IO[bytes]) -> Iterator[Image.Image]:
+    """Opens a picture, unless it has more pixels than Pillow takes without a warning."""
+    limit = Image.MAX_IMAGE_PIXELS or float("inf")
+    try:
+        image = Image.open(stream)
+        too_large = image.width * image.height > limit
+    except Image.DecompressionBombError:  # twice as many, or more
+        too_large = True
+    if too_large:
+        raise ValueError(f"above the limit of {limit / 1e6:,.1f} million pixels; save it smaller")
+    with image:
+        yield image
+
+
 def oriented_size(stream: IO[bytes]) -> tuple[int, int]:
     """(height, width) of an image as it is shown. Reads the header only."""
-    with Image.open(stream) as image:
+    with _opened(stream) as image:
         if image.format == "TIFF":
             image.load()  # Pillow turns TIFF files itself, while loading
         width, height = image.size
@@ -35,11 +54,18 @@ def decode(stream: IO[bytes], size: int | None) -> NDArray[np.uint8]:
 
     Returns:
         uint8 (h, w, 3).
+
+    Raises:
+        ValueError: It has too many pixels, or its end is missing.
     """
-    with Image.open(stream) as opened:
+    with _opened(stream) as opened:
         if size is not None:
             opened.draft(None, (2 * size, 2 * size))  # lets JPEG skip detail that resizing throws away
         opened.load()
+        if ends_grey(opened):
+            stream.seek(0)
+            if problem := damage(stream.read()):
+                raise ValueError(problem)
         image = ImageOps.exif_transpose(opened) if _may_be_turned(opened) else opened
         image = _to_rgb(image)
     if size is not None and image.size != (size, size):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import os
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from numpy.typing import NDArray
 from tlhelpers.data._decoding import decode, oriented_size
 from tlhelpers.data._errors import DataError
 from tlhelpers.data._folders import EXTENSIONS, check_classes, group, visible, wrapping_folder
+from tlhelpers.data._stores import FolderStore, ZipStore
 
 __all__ = ["ImageFiles", "ImageSequence", "Part", "open_images"]
 
@@ -26,61 +25,6 @@ _CHUNK = 64  # images a thread takes at a time: large enough that queueing costs
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-class _FolderStore:
-    """Files below a folder on disk."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.files: list[str] = []
-        self.folders: list[str] = []
-        seen: set[str] = set()  # a link that points upwards must not send us round in circles
-        for parent, folders, files in os.walk(root, followlinks=True):
-            real = os.path.realpath(parent)
-            if real in seen:
-                folders.clear()
-                continue
-            seen.add(real)
-            relative = Path(parent).relative_to(root)
-            self.folders += [(relative / name).as_posix() for name in folders]
-            self.files += [(relative / name).as_posix() for name in files]
-
-    def open(self, name: str) -> IO[bytes]:
-        return open(self.root / name, "rb")
-
-    def close(self) -> None:
-        """Nothing to close."""
-
-
-class _ZipStore:
-    """Members of a zip file. Nothing is extracted."""
-
-    def __init__(self, path: Path) -> None:
-        try:
-            self._zip = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
-            raise DataError(
-                f"{path} is not a readable zip file ({error}). Fetch or pack it again; "
-                "a download that was cut short looks like this."
-            ) from error
-        members = self._zip.infolist()
-        locked = next((m.filename for m in members if m.flag_bits & 0x1), None)
-        if locked is not None:
-            self._zip.close()
-            raise DataError(f"{path} is encrypted ({locked} needs a password). Pack it again without one.")
-        self.files = [m.filename for m in members if not m.is_dir()]
-        # Plain strings: pathlib takes seconds for 60,000 names.
-        found = {m.filename.rstrip("/") if m.is_dir() else m.filename.rpartition("/")[0] for m in members}
-        self.folders = sorted(
-            {"/".join(n.split("/")[: i + 1]) for n in found for i in range(n.count("/") + 1)}
-        )
-
-    def open(self, name: str) -> IO[bytes]:
-        return io.BytesIO(self._zip.read(name))
-
-    def close(self) -> None:
-        self._zip.close()
 
 
 @dataclass(frozen=True)
@@ -99,13 +43,15 @@ class ImageFiles:
     Attributes:
         parts: Splits by name: always "train"; "val" and "test" where the set ships them.
         class_names: Names of the class folders: by number when all are numbers, else by alphabet.
+        notes: What is odd about the folder or zip file, one sentence each.
         n_ignored: Files that are no images by their extension, or hidden.
         jpeg: Whether all images are JPEG files by their extension.
     """
 
-    def __init__(self, store: _FolderStore | _ZipStore, where: str) -> None:
+    def __init__(self, store: FolderStore | ZipStore, where: str) -> None:
         self._store = store
         self.where = where
+        self.notes = store.notes
         folders = [name for name in store.folders if name not in ("", ".") and visible(name)]
         prefix = wrapping_folder(folders)
         images = [n for n in store.files if n.lower().endswith(EXTENSIONS) and visible(n)]
@@ -263,7 +209,7 @@ def open_images(path: Path, where: str) -> ImageFiles:
     Raises:
         DataError: The zip file is broken or encrypted, or the class folders cannot be used.
     """
-    store = _FolderStore(path) if path.is_dir() else _ZipStore(path)
+    store = FolderStore(path) if path.is_dir() else ZipStore(path)
     try:
         return ImageFiles(store, where)
     except BaseException:

@@ -11,6 +11,7 @@ from hashlib import sha256
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from tlhelpers.data._damage import damage
 from tlhelpers.data._decoding import decode, oriented_size
 from tlhelpers.data._errors import DataError
 from tlhelpers.data._image_files import ImageFiles
@@ -70,6 +71,8 @@ def _look(files: ImageFiles, name: str) -> Look | str:
     try:
         content = files.read_bytes(name)
         size = oriented_size(io.BytesIO(content))
+        if problem := damage(content):
+            return problem
         pixels = decode(io.BytesIO(content), 4 * _SIDE)
     except MemoryError:
         raise
@@ -89,10 +92,8 @@ def _why(error: Exception, content: bytes) -> str:
         return "no permission to read it"
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror.lower()
-    if not content:
+    if not content and not isinstance(cause, DataError):
         return "empty file"
-    if isinstance(cause, Image.DecompressionBombError):
-        return f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} million pixels; save it smaller"
     if isinstance(cause, UnidentifiedImageError):
         return "not an image, whatever its name says"
     return str(cause) or type(cause).__name__

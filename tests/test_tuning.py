@@ -97,9 +97,8 @@ def test_a_search_is_determined_by_its_seed(tmp_path):
     kept = tuning.search(parabola, 5, tmp_path / "a.db", seed=0)
     kept = tuning.search(parabola, 12, tmp_path / "a.db", seed=0)
     assert [t.params["x"] for t in kept.trials] == proposals[0]
-    calls = []
-    tuning.search(calls.append, 12, tmp_path / "a.db", seed=0)
-    assert not calls, "a finished search runs nothing"
+    tuning.search(parabola, 12, tmp_path / "a.db", seed=0)
+    assert len(study_in(tmp_path / "a.db").trials) == 12, "a finished search runs nothing"
 
 
 def test_random_search_proposes_numbers_that_differ(tmp_path):
@@ -133,8 +132,8 @@ def test_what_diverges_counts_and_an_error_does_not(tmp_path):
         raise OSError("disk")
 
     with pytest.raises(OSError, match="disk"):
-        tuning.search(broken, 5, tmp_path / "a.db")
-    study = tuning.search(parabola, 5, tmp_path / "a.db")
+        tuning.search(broken, 5, tmp_path / "a.db", even_if_changed=True)
+    study = tuning.search(parabola, 5, tmp_path / "a.db", even_if_changed=True)
     assert tuning.finished(study) == 5
     assert len(study.trials) == 6
 
@@ -155,8 +154,8 @@ def test_pruned_trials_count_and_cost(tmp_path):
 def test_clear_errors():
     with pytest.raises(ValueError, match="sampler must be one of tpe, random"):
         tuning.search(parabola, 2, sampler="grid")
-    for n in (0, 1.5):
-        with pytest.raises(ValueError, match="n_trials must be a whole number"):
+    for n, error in ((0, ValueError), (1.5, TypeError)):
+        with pytest.raises(error, match="n_trials must be a whole number"):
             tuning.search(parabola, n)
 
 
@@ -202,8 +201,12 @@ def test_range_test_goes_on_where_the_loss_of_one_batch_is_near_zero():
 
 def test_range_test_errors():
     model, ds = learnable()
-    for low, high, steps in ((1e-2, 1e-3, 20), (0, 1, 20), (1e-3, 1e-2, 5)):
-        with pytest.raises(ValueError, match="0 < low < high"):
+    for low, high, steps, message in (
+        (1e-2, 1e-3, 20, "0 < low < high"),
+        (0, 1, 20, "low is 0, expected a number, above 0"),
+        (1e-3, 1e-2, 5, "steps must be a whole number of at least 10"),
+    ):
+        with pytest.raises(ValueError, match=message):
             tuning.range_test(model, ds, low=low, high=high, steps=steps)
     model.layers[-1].set_weights([np.full((192, 2), np.nan, np.float32), np.zeros(2, np.float32)])
     with pytest.raises(ValueError, match="out of bounds within 0 steps"):

@@ -5,7 +5,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -114,6 +116,123 @@ def test_another_sampler_or_seed_does_not_mix_with_a_stored_study(tmp_path):
         with pytest.raises(ValueError, match="Use the same settings to go on"):
             tuning.search(parabola, 3, tmp_path / "a.db", **other)
     assert len(tuning.search(parabola, 2, tmp_path / "a.db", name="another", seed=1).trials) == 2
+
+
+def squares(scale: float, x: np.ndarray, log: list | None = None) -> Callable[[optuna.Trial], float]:
+    def objective(trial: optuna.Trial) -> float:
+        if log is not None:
+            log.append(trial.number)
+        return -float(np.mean((trial.suggest_float("x", -scale, scale) - x) ** 2))
+
+    return objective
+
+
+def roots(trial: optuna.Trial) -> float:
+    return -(abs(trial.suggest_float("x", -1, 1)) ** 0.5)
+
+
+def distance(trial: optuna.Trial, x: np.ndarray) -> float:
+    return -float(np.mean((trial.suggest_float("x", -1, 1) - x) ** 2))
+
+
+SPACE: dict[str, tuple[float, float]] = {"x": (-1.0, 1.0)}
+
+
+def proposed(trial: optuna.Trial) -> float:
+    return trial.suggest_float("x", *SPACE["x"])
+
+
+def around(trial: optuna.Trial) -> float:
+    return max(proposed(trial) for _ in range(1))
+
+
+class Objective:
+    def __init__(self, scale: float) -> None:
+        self.scale = scale
+
+    def __call__(self, trial: optuna.Trial) -> float:
+        return trial.suggest_float("x", 0, self.scale)
+
+
+ZEROS, ONE = np.zeros(3), np.eye(1, 3)[0]
+OTHER = {
+    "other code": (parabola, roots, "code"),
+    "another search space": (squares(1, ZEROS), squares(2, ZEROS), "scale"),
+    "other data": (squares(1, ZEROS), squares(1, ONE), "x"),
+    "data of another type": (squares(1, ZEROS), squares(1, ZEROS.astype(np.float32)), "x"),
+    "another lambda": (lambda trial: 1.0, lambda trial: 2.0, "code"),
+    "another argument of functools.partial": (
+        partial(distance, x=ZEROS),
+        partial(distance, x=ONE),
+        "arguments",
+    ),
+    "another object that is called": (Objective(1), Objective(2), "self"),
+}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "word"), OTHER.values(), ids=[f"tuning.search: {k}" for k in OTHER]
+)
+def test_trials_of_another_objective_do_not_mix(tmp_path, first, second, word):
+    tuning.search(first, 2, tmp_path / "a.db")
+    tuning.search(first, 3, tmp_path / "a.db")
+    for n in (3, 4):  # whether or not a trial is missing: what is returned would be another objective's
+        with pytest.raises(ValueError, match=f"differs in: .*{word}.*even_if_changed"):
+            tuning.search(second, n, tmp_path / "a.db")
+    assert len(study_in(tmp_path / "a.db").trials) == 3
+    assert len(tuning.search(second, 4, tmp_path / "a.db", even_if_changed=True).trials) == 4
+    tuning.search(second, 5, tmp_path / "a.db")
+
+
+def test_another_search_space_among_the_globals_is_seen(tmp_path, monkeypatch):
+    """It is read two functions away, and within a generator expression."""
+    tuning.search(around, 2, tmp_path / "a.db")
+    monkeypatch.setitem(SPACE, "x", (-1.0, 2.0))
+    with pytest.raises(ValueError, match=r"proposed\.SPACE"):
+        tuning.search(around, 3, tmp_path / "a.db")
+
+
+def test_a_log_that_grows_and_a_changed_objective_before_the_first_trial_are_no_change(tmp_path):
+    log: list[int] = []
+    for n in (2, 4):
+        tuning.search(squares(1, ZEROS, log), n, tmp_path / "a.db")
+    assert log == [0, 1, 2, 3]
+    fails = iter([True, False])
+
+    def objective(trial: optuna.Trial) -> float:
+        if next(fails):
+            raise OSError("disk")
+        return 1.0
+
+    with pytest.raises(OSError, match="disk"):
+        tuning.search(objective, 1, tmp_path / "b.db")
+    tuning.search(parabola, 1, tmp_path / "b.db")
+    with pytest.raises(ValueError, match="code"):
+        tuning.search(objective, 2, tmp_path / "b.db")
+
+
+@pytest.mark.parametrize(
+    "direction", ["maximize", "minimize"], ids=lambda d: f"tuning.search: a study to {d}"
+)
+def test_a_study_of_another_origin_is_refused(tmp_path, direction):
+    storage = f"sqlite:///{tmp_path / 'a.db'}"
+    other = optuna.create_study(storage=storage, study_name="search", direction=direction)
+    other.optimize(parabola, 1)
+    with pytest.raises(ValueError, match="this function did not make it"):
+        tuning.search(parabola, 2, tmp_path / "a.db")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"no database at all " * 100, b"\xff\xd8\xff" * 500],
+    ids=["tuning.search: text for a study file", "tuning.search: a picture for a study file"],
+)
+def test_a_file_that_is_no_study_is_refused_and_kept(tmp_path, content):
+    path = tmp_path / "a.db"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.db.* is no file of a search"):
+        tuning.search(parabola, 2, path)
+    assert path.read_bytes() == content
 
 
 def test_first_settings_come_first_and_once(tmp_path):

@@ -33,28 +33,30 @@ def of(function: Callable[..., Any]) -> dict[str, str]:
         'default factor'
     """
     found: dict[str, str] = {}
-    _follow("", function, found, set())
+    whole = function
+    while isinstance(whole, functools.partial):
+        whole = whole.func
+    _follow("", function, str(getattr(whole, "__module__", "")), found, set())
     return found
 
 
-def _follow(name: str, value: Any, found: dict[str, str], seen: set[int]) -> None:
+def _follow(name: str, value: Any, home: str, found: dict[str, str], seen: set[int]) -> None:
     if isinstance(value, functools.partial):
-        _follow(name, value.func, found, seen)
-        _follow(f"{name} arguments".strip(), (value.args, value.keywords), found, seen)
+        _follow(name, value.func, home, found, seen)
+        _follow(f"{name} arguments".strip(), (value.args, value.keywords), home, found, seen)
     elif inspect.ismethod(value):
-        _follow(name, value.__func__, found, seen)
-        _follow(f"{name} self".strip(), value.__self__, found, seen)
+        _follow(name, value.__func__, home, found, seen)
+        _follow(f"{name} self".strip(), value.__self__, home, found, seen)
     elif not name and not inspect.isroutine(value):  # an object that can be called
-        _follow("", value.__call__, found, seen)
-    elif inspect.isfunction(value) and id(value) not in seen:
-        seen.add(id(value))
-        found[
-            f"code{f' of {name}' if name else ''}, Python {'.'.join(platform.python_version_tuple()[:2])}"
-        ] = _digest(value.__code__) or ""
-        for read, inner in _reads(value):
-            if not inspect.isfunction(inner) or inner.__module__ == value.__module__:
-                _follow(read, inner, found, seen)
-    elif (digest := _digest(value)) is not None:
+        _follow("", value.__call__, home, found, seen)
+    elif inspect.isfunction(value):
+        if value.__module__ == home and id(value) not in seen:
+            seen.add(id(value))
+            version = ".".join(platform.python_version_tuple()[:2])
+            found[f"{name} code (Python {version})".strip()] = str(_digest(value.__code__, home))
+            for read, inner in _reads(value):
+                _follow(f"{name}.{read}" if name else read, inner, home, found, seen)
+    elif (digest := _digest(value, home)) is not None:
         found[name] = digest
 
 
@@ -66,14 +68,11 @@ def _reads(function: Any) -> Iterator[tuple[str, Any]]:
     used: dict[str, set[str]] = {"LOAD": set(), "STORE": set()}
     for code in _codes(function.__code__):
         for step in dis.get_instructions(code):
-            if step.opname.endswith(("_GLOBAL", "_DEREF")) and step.opname.split("_")[0] in used:
-                used[step.opname.split("_")[0]].add(step.argval)
-    outer = inspect.getclosurevars(function)
-    for name in sorted(used["LOAD"] - used["STORE"]):
-        for values in (outer.nonlocals, function.__globals__):
-            if name in values:
-                yield name, values[name]
-                break
+            verb, _, place = step.opname.partition("_")
+            if verb in used and place in ("GLOBAL", "DEREF"):
+                used[verb].add(step.argval)
+    outer = {**function.__globals__, **inspect.getclosurevars(function).nonlocals}
+    yield from ((name, outer[name]) for name in sorted(used["LOAD"] - used["STORE"]) if name in outer)
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:
@@ -83,32 +82,26 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
             yield from _codes(part)
 
 
-def _digest(value: Any) -> str | None:
+def _digest(value: Any, home: str) -> str | None:
     """A digest of a value; ``None`` where there is nothing that could be compared."""
     if isinstance(value, CodeType):
-        parts: Any = [
-            value.co_code.hex(),
-            *value.co_names,
-            *value.co_varnames,
-            *map(_digest, value.co_consts),
-        ]
+        names = (*value.co_names, *value.co_varnames, *value.co_freevars)
+        parts: Any = [value.co_code.hex(), names, [_digest(part, home) for part in value.co_consts]]
     elif value is None or isinstance(
         value, bool | int | float | complex | str | bytes | PurePath | np.generic
     ):
         parts = [repr(value)]
     elif isinstance(value, list | tuple | set | frozenset | dict):
-        items = [_digest(part) for part in (value.items() if isinstance(value, dict) else value)]
-        parts = sorted(map(str, items)) if isinstance(value, set | frozenset) else items
-        if not parts and not isinstance(value, tuple | frozenset):
+        parts = [_digest(part, home) for part in (value.items() if isinstance(value, dict) else value)]
+        if not parts and isinstance(value, list | set | dict):
             return None
+        parts = sorted(map(str, parts)) if isinstance(value, set | frozenset) else parts
     elif callable(getattr(value, "digest", None)):  # images in files
         parts = [value.digest()]
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        parts = [(field.name, _digest(getattr(value, field.name))) for field in dataclasses.fields(value)]
     elif hasattr(value, "__array__") and (array := np.asarray(value)).dtype.kind not in "OV":
         parts = [array.dtype, array.shape, sha256(np.ascontiguousarray(array).data).hexdigest()]
-    elif type(value).__module__ == "__main__" and hasattr(value, "__dict__"):
-        parts = [type(value).__qualname__, _digest(vars(value))]
+    elif hasattr(value, "__dict__") and (type(value).__module__ == home or dataclasses.is_dataclass(value)):
+        parts = [_digest(dict(vars(value)), home)]
     else:
         return None
     return sha256(repr([type(value).__name__, *parts]).encode()).hexdigest()

@@ -175,6 +175,10 @@ def search(
     with _lock(place, "study"):
         if place is not None:
             # Other processes may write at the same moment: wait for them.
+            if place.is_file() and place.read_bytes()[:6] not in (b"", b"SQLite"):
+                raise ValueError(
+                    f"{path} is no file of a search. Give another name; this file was not touched."
+                )
             storage = optuna.storages.RDBStorage(
                 f"sqlite:///{place}", engine_kwargs={"connect_args": {"timeout": 60}}
             )

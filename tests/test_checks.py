@@ -134,7 +134,6 @@ BAD_LABELS = {
     "labels one-hot": (np.eye(K)[Y], "argmax"),
     "labels in a column": (Y[:, None], "ravel"),
     "labels below 0": (Y - 1, "whole numbers from 0"),
-    "labels as bools": (Y > 0, "integer type"),
     "labels as names": (np.array(NAMES)[Y], "return_inverse"),
     "labels as objects": (Y.astype(object), "integer type"),
     "one number for all labels": (1, "must be"),
@@ -146,6 +145,31 @@ def test_bad_labels_end_in_a_clear_error(call, word):
     with pytest.raises((ValueError, TypeError), match=word) as raised:
         call()
     assert len(str(raised.value)) > 30
+
+
+MASKED = (
+    "by_class",
+    "confusion",
+    "confident_mistakes",
+    "label_errors",
+    "reliability",
+    "fit_temperature",
+    "mlp_head",
+)
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, id=f"{n}: a mask for labels") for n in MASKED])
+def test_a_mask_of_hits_is_no_label(name):
+    with pytest.raises(ValueError, match="these are bool"):
+        ON_LABELS[name](Y > 0)
+
+
+@pytest.mark.parametrize("name", ["accuracy", "accuracy of predicted labels", "compare"])
+def test_a_mask_is_a_label_of_two_classes_alone(name):
+    with pytest.raises(ValueError, match="from 0 to 1; these go from 0 to 2"):
+        ON_LABELS[name](Y > 0)
+    assert evaluation.accuracy(Y % 2, Y % 2 > 0) == 1.0
+    assert transferability.h_score(F, Y > 0) == transferability.h_score(F, (Y > 0).astype(int))
 
 
 KNOWN_CLASSES = ("by_class", "confusion", "confident_mistakes", "label_errors", "reliability", "mlp_head")

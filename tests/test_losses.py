@@ -244,11 +244,11 @@ def test_coral_gradient():
 @pytest.mark.parametrize(
     ("z", "u", "message"),
     [
-        (np.ones(3), np.ones((3, 1)), r"z has shape \(3,\), expected \(rows, d\)"),
-        (np.ones((3, 2)), np.ones((3, 2, 2)), r"u has shape \(3, 2, 2\)"),
+        (np.ones(3), np.ones((3, 1)), r"z has the shape \(3,\), expected \(rows, d\)"),
+        (np.ones((3, 2)), np.ones((3, 2, 2)), r"u has the shape \(3, 2, 2\)"),
         (np.ones((1, 2)), np.ones((3, 2)), r"z has 1 row\(s\), expected at least 2"),
         (np.ones((3, 2)), np.ones((1, 2)), r"u has 1 row\(s\), expected at least 2"),
-        (np.ones((3, 2)), np.ones((3, 4)), "z has 2 features a row, u has 4"),
+        (np.ones((3, 2)), np.ones((3, 4)), r"u has the shape \(3, 4\).* z has \(3, 2\)"),
     ],
 )
 def test_feature_errors(loss, z, u, message):

@@ -4,11 +4,12 @@ Each function returns what it checked in the form that formulas need, or says wh
 and what to do. No array is taken that would make a formula answer NaN, or a number that means something else.
 """
 
-import operator
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 
+Pair = tuple[np.ndarray, np.ndarray]
 # A sound network's outputs are far below; the squares of what is above are lost in float32, or overflow.
 LARGEST = 1e15
 
@@ -76,13 +77,11 @@ def floats(values: Any, name: str, shape: str = "(n, d)") -> np.ndarray:
     return found
 
 
-def labels(
-    values: Any, name: str = "The labels", *, n: int | None = None, k: int | None = None
-) -> np.ndarray:
+def labels(values: Any, name: str = "The labels", n: int | None = None, k: int | None = None) -> np.ndarray:
     """Returns labels, whole numbers from 0, as int64 ``(n,)``.
 
     Args:
-        values: Integers; floats and bools are refused, since scores and masks look the same.
+        values: Integers, or bools of two classes. Floats are refused, since scores look the same.
         name: How the message begins.
         n: How many there must be.
         k: Number of classes, where it is known.
@@ -102,7 +101,7 @@ def labels(
             f"{name} must be (n,), {there}; these are {found.shape}. "
             "Turn one-hot labels or logits into labels with argmax(axis=1) first, a column with ravel()."
         )
-    if found.dtype.kind not in "iu":
+    if found.dtype.kind not in ("iub" if k in (None, 2) else "iu"):
         raise ValueError(
             f"{name} must be whole numbers from 0 of an integer type; these are {found.dtype}. Convert class "
             "numbers with astype(int), and names with np.unique(y, return_inverse=True)[1]."
@@ -116,9 +115,7 @@ def labels(
     return found
 
 
-def features(
-    f: Any, y: Any, of: str, d: int | None = None, k: int | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+def features(f: Any, y: Any, of: str, d: int | None = None, k: int | None = None) -> Pair:
     """Returns features ``(n, d)`` as `floats` does, and their labels int64 ``(n,)``.
 
     Args:
@@ -147,7 +144,7 @@ def features(
     return f, labels(y, f"The {of} labels", n=len(f), k=k)
 
 
-def pair(y: Any, predicted: Any, k: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+def pair(y: Any, predicted: Any, k: int | None = None) -> Pair:
     """Returns labels and predicted labels, int64 ``(n,)`` each, as `labels` checks them.
 
     Example:
@@ -155,6 +152,8 @@ def pair(y: Any, predicted: Any, k: int | None = None) -> tuple[np.ndarray, np.n
         >>> checks.pair([0, 1], [1, 1])
         (array([0, 1]), array([1, 1]))
     """
+    if bool in (np.asarray(y).dtype, np.asarray(predicted).dtype):
+        k = k or 2  # a mask of hits is no label of one of several classes
     y = labels(y, k=k)
     return y, labels(predicted, "The predicted labels", n=len(y), k=k)
 
@@ -180,7 +179,7 @@ def classes(y: np.ndarray, name: str = "The labels") -> int:
     return len(found)
 
 
-def scores(y: Any, values: Any, what: str) -> tuple[np.ndarray, np.ndarray]:
+def scores(y: Any, values: Any, what: str) -> Pair:
     """Returns labels int64 ``(n,)``, and ``"probabilities"`` or ``"logits"`` float64 ``(n, k)`` of them.
 
     Raises:
@@ -209,8 +208,7 @@ def probabilities(values: Any, name: str = "The probabilities") -> np.ndarray:
     """
     found = _columns(values, name)
     if found.min() < -1e-6 or not _sums_to(found, 1):
-        sums = found.sum(axis=1)
-        worst = sums[np.abs(sums - 1).argmax()]
+        worst = max(found.sum(axis=1), key=lambda total: abs(total - 1))
         advice = "Divide percentages by 100" if _sums_to(found, 100) else "Apply softmax to logits"
         raise ValueError(
             f"Each row of probabilities is 0 or more and sums to 1; {name.lower()} go from {found.min():.3g} "
@@ -251,16 +249,12 @@ def whole(value: Any, name: str, low: int = 1) -> int:
         >>> checks.whole(3, "epochs")
         3
     """
-    expected = f"{name} must be a whole number of at least {low}"
-    try:
-        if isinstance(value, bool | np.bool_):
-            raise TypeError
-        found = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{expected}, not {value!r}. Leave it out to take the default.") from None
-    if found < low:
-        raise ValueError(f"{expected}, not {found}. Leave it out to take the default.")
-    return found
+    expected = f"{name} must be a whole number of at least {low}, not {value!r}."
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise TypeError(expected)
+    if value < low:
+        raise ValueError(expected)
+    return int(value)
 
 
 def number(
@@ -285,20 +279,15 @@ def number(
         >>> checks.number(0.95, "level", 0, 1, above=True, below=True)
         0.95
     """
-    ends = [f"above {low:g}" if above else f"{low:g} or more"]
-    if high < np.inf:
-        ends.append(f"below {high:g}" if below else f"at most {high:g}")
-    expected = f"{name} is {value!r}, expected a number, {' and '.join(ends)}."
-    try:
-        if isinstance(value, bool | np.bool_ | str | bytes):
-            raise TypeError
-        found = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(expected) from None
-    inside = (found > low if above else found >= low) and (found < high if below else found <= high)
-    if not (inside and np.isfinite(found)):
-        raise ValueError(expected + (" Divide a percentage by 100." if high == 1 < found <= 100 else ""))
-    return found
+    upper = "" if high == np.inf else f" and below {high:g}" if below else f" and at most {high:g}"
+    lower = f"above {low:g}" if above else f"{low:g} or more"
+    expected = f"{name} is {value!r}, expected a number, {lower}{upper}."
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(expected)
+    inside = (value > low if above else value >= low) and (value < high if below else value <= high)
+    if not inside or value == np.inf:
+        raise ValueError(expected + (" Divide a percentage by 100." if high == 1 < value <= 100 else ""))
+    return float(value)
 
 
 def numbers(values: Any, name: str, low: float = 0, *, above: bool = False) -> tuple[float, ...]:

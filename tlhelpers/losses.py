@@ -229,19 +229,14 @@ def _check_features(z: Tensor, u: Tensor, min_rows: int) -> tuple[Tensor, Tensor
     """Both as float tensors (rows, d). A row count that is not known while a function is traced passes."""
     z, u = _as_floats(z, u, "z", "u")
     for name, value in (("z", z), ("u", u)):
-        if len(value.shape) != 2 or value.shape[1] == 0:
+        if len(value.shape) != 2 or 0 in value.shape[1:] or value.shape[1] != z.shape[1]:
             raise ValueError(
-                f"{name} has shape {tuple(value.shape)}, expected (rows, d): d features for each example. "
-                "Pool or flatten feature maps first."
+                f"{name} has the shape {tuple(value.shape)}, expected (rows, d), one d for both; z has "
+                f"{tuple(z.shape)}. Take the same layer; pool or flatten feature maps first."
             )
         rows = value.shape[0]
         if rows is not None and rows < min_rows:
             raise ValueError(f"{name} has {rows} row(s), expected at least {min_rows}. Use a larger batch.")
-    if z.shape[1] != u.shape[1]:
-        raise ValueError(
-            f"z has {z.shape[1]} features a row, u has {u.shape[1]}. "
-            "Both must come from the same layer of the same backbone."
-        )
     return z, u
 
 

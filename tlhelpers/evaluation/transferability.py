@@ -170,7 +170,7 @@ def _class_means(rows: np.ndarray, y: np.ndarray) -> np.ndarray:
     return (sums / np.bincount(y)[:, None])[y]
 
 
-def _check(f: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _check(f: np.ndarray, y: np.ndarray) -> checks.Pair:
     f = checks.floats(f, "The features").astype(np.float64)
     y = _numbered(y, len(f))
     if not (f.max(axis=0) > f.min(axis=0)).any():

@@ -284,10 +284,11 @@ def number(
     expected = f"{name} is {value!r}, expected a number, {lower}{upper}."
     if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(expected)
-    inside = (value > low if above else value >= low) and (value < high if below else value <= high)
-    if not inside or value == np.inf:
-        raise ValueError(expected + (" Divide a percentage by 100." if high == 1 < value <= 100 else ""))
-    return float(value)
+    found = float(value)
+    inside = (found > low if above else found >= low) and (found < high if below else found <= high)
+    if not inside or found == np.inf:
+        raise ValueError(expected + (" Divide a percentage by 100." if high == 1 < found <= 100 else ""))
+    return found
 
 
 def numbers(values: Any, name: str, low: float = 0, *, above: bool = False) -> tuple[float, ...]:

@@ -328,7 +328,9 @@ def _unit(features: np.ndarray) -> np.ndarray:
     return (f / np.where(length > 0, length, 1)).astype(f.dtype)
 
 
-def _checked(f_train: np.ndarray, y_train: np.ndarray, *val: np.ndarray) -> tuple[np.ndarray, ...]:
+def _checked(
+    f_train: np.ndarray, y_train: np.ndarray, f_val: np.ndarray, y_val: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     f_train, y_train = checks.features(f_train, y_train, "training")
     n_classes = checks.classes(y_train, "The training labels")
-    return f_train, y_train, *checks.features(*val, "validation", f_train.shape[1], n_classes)
+    return f_train, y_train, *checks.features(f_val, y_val, "validation", f_train.shape[1], n_classes)

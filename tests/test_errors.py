@@ -65,7 +65,7 @@ def test_what_is_no_pair(y):
 
 def test_clear_errors():
     y = np.array([0, 1])
-    with pytest.raises(ValueError, match="labels are 0 to 0"):
+    with pytest.raises(ValueError, match="whole numbers from 0 to 0"):
         errors.by_class(y, y, ["only one"])
     for inside in (np.array([1, 0]), np.array([False, False]), np.array([True])):
         with pytest.raises(ValueError, match="'odd' must be a bool array of shape"):

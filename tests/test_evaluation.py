@@ -48,10 +48,17 @@ def test_t_interval_covers_as_often_as_it_says(k):
 
 
 @pytest.mark.parametrize(
-    "values", [[], [0.5], [0.5, float("nan")], [0.5, float("inf")], [[0.1, 0.2], [0.3, 0.4]]]
+    ("values", "message"),
+    [
+        ([], "n > 0"),
+        ([0.5], "two finite"),
+        ([0.5, float("nan")], "NaN"),
+        ([0.5, float("inf")], "infinity"),
+        ([[0.1, 0.2], [0.3, 0.4]], r"must be \(n,\)"),
+    ],
 )
-def test_t_interval_needs_two_finite_values(values):
-    with pytest.raises(ValueError, match="two finite"):
+def test_t_interval_needs_two_finite_values(values, message):
+    with pytest.raises(ValueError, match=message):
         evaluation.t_interval(values)
 
 
@@ -86,7 +93,7 @@ def test_wilson_interval_covers_about_as_often_as_it_says():
 
 @pytest.mark.parametrize(("hits", "n"), [(-1, 10), (11, 10), (0, 0), (0, -1)])
 def test_wilson_interval_of_impossible_counts(hits, n):
-    with pytest.raises(ValueError, match="hits must lie between 0 and n"):
+    with pytest.raises(ValueError, match=r"hits must|n must"):
         evaluation.wilson_interval(hits, n)
 
 
@@ -132,8 +139,8 @@ def test_the_best_of_several_is_optimistic_and_the_nested_estimate_is_not():
 @pytest.mark.parametrize(
     ("f", "y", "message"),
     [
-        (np.zeros(4), [0, 1, 0, 1], "features \\(n, d\\)"),
-        (np.zeros((4, 2)), [0, 1], "these are \\(4, 2\\) and \\(2,\\)"),
+        (np.zeros(4), [0, 1, 0, 1], "features must be \\(n, d\\)"),
+        (np.zeros((4, 2)), [0, 1], "one for each of 4 images; these are \\(2,\\)"),
         (np.full((10, 2), np.nan), [0, 1] * 5, "NaN"),
         (np.zeros((10, 2)), [1] * 10, "at least two"),
         (np.zeros((10, 2)), [0, 2] * 5, "each present"),
@@ -226,7 +233,7 @@ def test_clear_errors():
     with pytest.raises(ValueError, match="no number"):
         evaluation.bootstrap_interval(lambda a: float("nan"), np.zeros(5), draws=10)
     with pytest.raises(ValueError, match=r"argmax\(axis=1\)"):
-        evaluation.compare(np.zeros(3), np.zeros((3, 2)), np.zeros(3))
+        evaluation.compare(np.zeros(3, int), np.zeros((3, 2)), np.zeros(3, int))
 
 
 def test_pareto_front():
@@ -235,5 +242,5 @@ def test_pareto_front():
     assert evaluation.pareto_front(cost, value).tolist() == [0, 1]
     assert evaluation.pareto_front([1, 1], [2, 2]).tolist() == [0]
     for bad in (([], []), ([1], [1, 2]), ([np.nan], [1])):
-        with pytest.raises(ValueError, match="finite costs"):
+        with pytest.raises(ValueError, match=r"The costs|finite costs"):
             evaluation.pareto_front(*bad)

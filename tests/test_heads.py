@@ -73,13 +73,13 @@ def test_the_probe_as_a_keras_layer(classes):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda a: a | {"f_train": a["f_train"][0]}, "The training features must be"),
-        (lambda a: a | {"y_train": a["y_train"][:-1]}, "The training features must be"),
+        (lambda a: a | {"f_train": a["f_train"][0]}, r"The training features must be \(n, d\)"),
+        (lambda a: a | {"y_train": a["y_train"][:-1]}, "training labels must be .* 30 images"),
         (
             lambda a: a | {"f_val": a["f_val"][:, :-1]},
-            r"The validation features .* same d; these are \(12, 5\)",
+            r"The validation features must be \(n, 6\); these are \(12, 5\)",
         ),
-        (lambda a: a | {"y_val": a["y_val"][:, None]}, "The validation features must be"),
+        (lambda a: a | {"y_val": a["y_val"][:, None]}, "validation labels must be .* ravel"),
         (
             lambda a: a | {"f_val": a["f_val"][:0], "y_val": a["y_val"][:0]},
             "The validation features .* n > 0",

@@ -12,7 +12,7 @@ from tools.numbers.provenance import ROOT
 PACKAGE = ROOT / "tlhelpers"
 # From the bottom to the top: a room imports from rooms below it, never from beside or above.
 ORDER = (
-    {"downloads", "extras", "layers", "paths", "batches"},
+    {"checks", "downloads", "extras", "fingerprint", "layers", "paths", "batches"},
     {"cache", "data"},
     {"backbones", "losses", "recipes", "evaluation"},
     {"features", "plots"},

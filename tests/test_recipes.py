@@ -55,6 +55,8 @@ def test_recipes_print_and_compare():
     [
         ({"epochs": 0}, "epochs"),
         ({"epochs": 1.5}, "epochs"),
+        ({"learning_rate": float("inf")}, "learning_rate"),
+        ({"learning_rate": "0.1"}, "learning_rate"),
         ({"batch_size": 0}, "batch_size"),
         ({"learning_rate": 0}, "learning_rate"),
         ({"learning_rate": float("nan")}, "learning_rate"),
@@ -68,7 +70,7 @@ def test_recipes_print_and_compare():
     ],
 )
 def test_impossible_settings_are_named(wrong, word):
-    with pytest.raises(ValueError, match=word):
+    with pytest.raises((TypeError, ValueError), match=word):
         Recipe(**wrong)
 
 

@@ -137,8 +137,8 @@ def test_scores_take_half_precision():
         (np.zeros((4, 2)), [0, 0, 1, 1], "No feature varies"),
         (np.full((4, 2), np.nan), [0, 0, 1, 1], "NaN"),
         (np.ones((4, 2)), [1, 1, 1, 1], "with one class there is nothing"),
-        (np.ones(4), [0, 0, 1, 1], r"shape \(n, d\)"),
-        (np.ones((4, 0)), [0, 0, 1, 1], r"shape \(n, d\)"),
+        (np.ones(4), [0, 0, 1, 1], r"must be \(n, d\)"),
+        (np.ones((4, 0)), [0, 0, 1, 1], r"must be \(n, d\)"),
         (np.zeros((0, 2)), [], "n > 0"),
         (np.ones((4, 2)), [0, 1], "one for each of 4 images"),
         (np.ones((2, 2)), [0.0, 1.0], "whole numbers"),
@@ -155,7 +155,7 @@ def test_degenerate_source_outputs():
     y = np.array([0, 1])
     with pytest.raises(ValueError, match="sums to 1"):
         transferability.leep(np.array([[1.0, 1.0], [0.0, 1.0]]), y)
-    with pytest.raises(ValueError, match="finite"):
+    with pytest.raises(ValueError, match="NaN"):
         transferability.leep(np.array([[np.nan, 1.0], [0.0, 1.0]]), y)
     with pytest.raises(ValueError, match="one class"):
         transferability.leep(np.full((2, 2), 0.5), np.array([1, 1]))

@@ -5,7 +5,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -20,14 +22,14 @@ from tlhelpers import tuning
 SCRIPT = """
 import sys, time
 from tlhelpers import tuning
-path, log, n, sleep = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
+path, log, n = sys.argv[1], sys.argv[2], int(sys.argv[3])
 def note(*words):
     with open(log, "a") as file:
         print(*words, file=file, flush=True)
 def objective(trial):
     x = trial.suggest_float("x", -1, 1)
     note("start", trial.number, x)
-    time.sleep(sleep)
+    time.sleep(float(sys.argv[4]))  # no part of what the objective computes
     note("end", trial.number, x)
     return -x * x
 tuning.search(objective, n, path, seed=3)
@@ -97,9 +99,8 @@ def test_a_search_is_determined_by_its_seed(tmp_path):
     kept = tuning.search(parabola, 5, tmp_path / "a.db", seed=0)
     kept = tuning.search(parabola, 12, tmp_path / "a.db", seed=0)
     assert [t.params["x"] for t in kept.trials] == proposals[0]
-    calls = []
-    tuning.search(calls.append, 12, tmp_path / "a.db", seed=0)
-    assert not calls, "a finished search runs nothing"
+    tuning.search(parabola, 12, tmp_path / "a.db", seed=0)
+    assert len(study_in(tmp_path / "a.db").trials) == 12, "a finished search runs nothing"
 
 
 def test_random_search_proposes_numbers_that_differ(tmp_path):
@@ -115,6 +116,123 @@ def test_another_sampler_or_seed_does_not_mix_with_a_stored_study(tmp_path):
         with pytest.raises(ValueError, match="Use the same settings to go on"):
             tuning.search(parabola, 3, tmp_path / "a.db", **other)
     assert len(tuning.search(parabola, 2, tmp_path / "a.db", name="another", seed=1).trials) == 2
+
+
+def squares(scale: float, x: np.ndarray, log: list | None = None) -> Callable[[optuna.Trial], float]:
+    def objective(trial: optuna.Trial) -> float:
+        if log is not None:
+            log.append(trial.number)
+        return -float(np.mean((trial.suggest_float("x", -scale, scale) - x) ** 2))
+
+    return objective
+
+
+def roots(trial: optuna.Trial) -> float:
+    return -(abs(trial.suggest_float("x", -1, 1)) ** 0.5)
+
+
+def distance(trial: optuna.Trial, x: np.ndarray) -> float:
+    return -float(np.mean((trial.suggest_float("x", -1, 1) - x) ** 2))
+
+
+SPACE: dict[str, tuple[float, float]] = {"x": (-1.0, 1.0)}
+
+
+def proposed(trial: optuna.Trial) -> float:
+    return trial.suggest_float("x", *SPACE["x"])
+
+
+def around(trial: optuna.Trial) -> float:
+    return max(proposed(trial) for _ in range(1))
+
+
+class Objective:
+    def __init__(self, scale: float) -> None:
+        self.scale = scale
+
+    def __call__(self, trial: optuna.Trial) -> float:
+        return trial.suggest_float("x", 0, self.scale)
+
+
+ZEROS, ONE = np.zeros(3), np.eye(1, 3)[0]
+OTHER = {
+    "other code": (parabola, roots, "code"),
+    "another search space": (squares(1, ZEROS), squares(2, ZEROS), "scale"),
+    "other data": (squares(1, ZEROS), squares(1, ONE), "x"),
+    "data of another type": (squares(1, ZEROS), squares(1, ZEROS.astype(np.float32)), "x"),
+    "another lambda": (lambda trial: 1.0, lambda trial: 2.0, "code"),
+    "another argument of functools.partial": (
+        partial(distance, x=ZEROS),
+        partial(distance, x=ONE),
+        "arguments",
+    ),
+    "another object that is called": (Objective(1), Objective(2), "self"),
+}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "word"), OTHER.values(), ids=[f"tuning.search: {k}" for k in OTHER]
+)
+def test_trials_of_another_objective_do_not_mix(tmp_path, first, second, word):
+    tuning.search(first, 2, tmp_path / "a.db")
+    tuning.search(first, 3, tmp_path / "a.db")
+    for n in (3, 4):  # whether or not a trial is missing: what is returned would be another objective's
+        with pytest.raises(ValueError, match=f"differs in: .*{word}.*even_if_changed"):
+            tuning.search(second, n, tmp_path / "a.db")
+    assert len(study_in(tmp_path / "a.db").trials) == 3
+    assert len(tuning.search(second, 4, tmp_path / "a.db", even_if_changed=True).trials) == 4
+    tuning.search(second, 5, tmp_path / "a.db")
+
+
+def test_another_search_space_among_the_globals_is_seen(tmp_path, monkeypatch):
+    """It is read two functions away, and within a generator expression."""
+    tuning.search(around, 2, tmp_path / "a.db")
+    monkeypatch.setitem(SPACE, "x", (-1.0, 2.0))
+    with pytest.raises(ValueError, match=r"proposed\.SPACE"):
+        tuning.search(around, 3, tmp_path / "a.db")
+
+
+def test_a_log_that_grows_and_a_changed_objective_before_the_first_trial_are_no_change(tmp_path):
+    log: list[int] = []
+    for n in (2, 4):
+        tuning.search(squares(1, ZEROS, log), n, tmp_path / "a.db")
+    assert log == [0, 1, 2, 3]
+    fails = iter([True, False])
+
+    def objective(trial: optuna.Trial) -> float:
+        if next(fails):
+            raise OSError("disk")
+        return 1.0
+
+    with pytest.raises(OSError, match="disk"):
+        tuning.search(objective, 1, tmp_path / "b.db")
+    tuning.search(parabola, 1, tmp_path / "b.db")
+    with pytest.raises(ValueError, match="code"):
+        tuning.search(objective, 2, tmp_path / "b.db")
+
+
+@pytest.mark.parametrize(
+    "direction", ["maximize", "minimize"], ids=lambda d: f"tuning.search: a study to {d}"
+)
+def test_a_study_of_another_origin_is_refused(tmp_path, direction):
+    storage = f"sqlite:///{tmp_path / 'a.db'}"
+    other = optuna.create_study(storage=storage, study_name="search", direction=direction)
+    other.optimize(parabola, 1)
+    with pytest.raises(ValueError, match="this function did not make it"):
+        tuning.search(parabola, 2, tmp_path / "a.db")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"no database at all " * 100, b"\xff\xd8\xff" * 500],
+    ids=["tuning.search: text for a study file", "tuning.search: a picture for a study file"],
+)
+def test_a_file_that_is_no_study_is_refused_and_kept(tmp_path, content):
+    path = tmp_path / "a.db"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.db.* is no file of a search"):
+        tuning.search(parabola, 2, path)
+    assert path.read_bytes() == content
 
 
 def test_first_settings_come_first_and_once(tmp_path):
@@ -133,8 +251,8 @@ def test_what_diverges_counts_and_an_error_does_not(tmp_path):
         raise OSError("disk")
 
     with pytest.raises(OSError, match="disk"):
-        tuning.search(broken, 5, tmp_path / "a.db")
-    study = tuning.search(parabola, 5, tmp_path / "a.db")
+        tuning.search(broken, 5, tmp_path / "a.db", even_if_changed=True)
+    study = tuning.search(parabola, 5, tmp_path / "a.db", even_if_changed=True)
     assert tuning.finished(study) == 5
     assert len(study.trials) == 6
 
@@ -155,8 +273,8 @@ def test_pruned_trials_count_and_cost(tmp_path):
 def test_clear_errors():
     with pytest.raises(ValueError, match="sampler must be one of tpe, random"):
         tuning.search(parabola, 2, sampler="grid")
-    for n in (0, 1.5):
-        with pytest.raises(ValueError, match="n_trials must be a whole number"):
+    for n, error in ((0, ValueError), (1.5, TypeError)):
+        with pytest.raises(error, match="n_trials must be a whole number"):
             tuning.search(parabola, n)
 
 
@@ -202,8 +320,12 @@ def test_range_test_goes_on_where_the_loss_of_one_batch_is_near_zero():
 
 def test_range_test_errors():
     model, ds = learnable()
-    for low, high, steps in ((1e-2, 1e-3, 20), (0, 1, 20), (1e-3, 1e-2, 5)):
-        with pytest.raises(ValueError, match="0 < low < high"):
+    for low, high, steps, message in (
+        (1e-2, 1e-3, 20, "0 < low < high"),
+        (0, 1, 20, "low is 0, expected a number, above 0"),
+        (1e-3, 1e-2, 5, "steps must be a whole number of at least 10"),
+    ):
+        with pytest.raises(ValueError, match=message):
             tuning.range_test(model, ds, low=low, high=high, steps=steps)
     model.layers[-1].set_weights([np.full((192, 2), np.nan, np.float32), np.zeros(2, np.float32)])
     with pytest.raises(ValueError, match="out of bounds within 0 steps"):

@@ -15,6 +15,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from tlhelpers import checks
 from tlhelpers.batches import fit_arguments
 
 # Inverse strengths of the L2 penalty that a linear probe tries, in scikit-learn's sense of C.
@@ -70,11 +71,11 @@ class LinearProbe:
 
     def predict(self, features: np.ndarray) -> np.ndarray:
         """Returns labels, int64 ``(n,)``, of features ``(n, d)``."""
-        return self.pipeline.predict(features).astype(np.int64)
+        return self.pipeline.predict(checks.floats(features, "The features")).astype(np.int64)
 
     def predict_proba(self, features: np.ndarray) -> np.ndarray:
         """Returns class probabilities ``(n, n_classes)`` of features ``(n, d)``."""
-        return self.pipeline.predict_proba(features)
+        return self.pipeline.predict_proba(checks.floats(features, "The features"))
 
     def to_keras(self) -> keras.layers.Dense:
         """Returns the probe as one built Dense layer, features ``(n, d)`` -> logits ``(n, n_classes)``.
@@ -122,7 +123,8 @@ def linear_probe(
         >>> bool((probe.predict(f_test) == ds.y_test).mean() > 0.8)
         True
     """
-    _check_features(f_train, y_train, f_val, y_val)
+    f_train, y_train, f_val, y_val = _checked(f_train, y_train, f_val, y_val)
+    strengths = checks.numbers(strengths, "strengths", above=True)
     fitted: dict[float, Pipeline] = {}
     scores: dict[float, float] = {}
     with threadpool_limits(1):  # the solver's steps are small: more threads made it four times slower
@@ -152,7 +154,8 @@ class MLPHead:
 
     def predict_proba(self, features: np.ndarray) -> np.ndarray:
         """Returns class probabilities ``(n, n_classes)`` of features ``(n, d)``."""
-        return keras.ops.convert_to_numpy(keras.ops.softmax(self.model(features, training=False)))
+        logits = self.model(checks.floats(features, "The features"), training=False)
+        return keras.ops.convert_to_numpy(keras.ops.softmax(logits))
 
     def to_keras(self) -> keras.Model:
         """Returns the head as one layer, features ``(n, d)`` -> logits ``(n, n_classes)``."""
@@ -195,12 +198,14 @@ def mlp_head(
         >>> head.predict_proba(f_test).shape
         (50, 10)
     """
-    _check_features(f_train, y_train, f_val, y_val)
-    keras.utils.set_random_seed(seed)
-    spread = f_train.std(axis=0)
-    scale = keras.layers.Normalization(
-        mean=f_train.mean(axis=0), variance=np.where(spread > 0, spread, 1) ** 2
-    )
+    f_train, y_train, f_val, y_val = _checked(f_train, y_train, f_val, y_val)
+    for name, value in (("hidden", hidden), ("epochs", epochs), ("batch_size", batch_size)):
+        checks.whole(value, name)
+    checks.number(dropout, "dropout", 0, 1, below=True)
+    keras.utils.set_random_seed(checks.whole(seed, "seed", 0))
+    f_train, f_val = f_train.astype(np.float32), f_val.astype(np.float32)
+    spread = StandardScaler().fit(f_train)  # in double precision
+    scale = keras.layers.Normalization(mean=spread.mean_, variance=spread.scale_**2)
     model = keras.Sequential(
         [
             keras.Input(f_train.shape[1:]),
@@ -304,34 +309,28 @@ def knn_head(
         >>> head.k in (1, 5, 10, 20)
         True
     """
-    _check_features(f_train, y_train, f_val, y_val)
+    f_train, y_train, f_val, y_val = _checked(f_train, y_train, f_val, y_val)
+    if not len(ks):
+        raise ValueError("ks is empty. Give the numbers of neighbours to try.")
+    f_unit, f_val = _unit(f_train), _unit(f_val)
     scores: dict[int, float] = {}
-    for k in sorted({min(k, len(f_train)) for k in ks}):
-        fitted = KNeighborsClassifier(k).fit(_unit(f_train), y_train)
-        scores[k] = float(np.mean(fitted.predict(_unit(f_val)) == y_val))
+    for k in sorted({min(checks.whole(k, "k"), len(f_unit)) for k in ks}):
+        fitted = KNeighborsClassifier(k).fit(f_unit, y_train)
+        scores[k] = float(np.mean(fitted.predict(f_val) == y_val))
     best = max(scores, key=lambda k: scores[k])
-    f_unit = _unit(f_train)
     return KNNHead(KNeighborsClassifier(best).fit(f_unit, y_train), best, scores, f_unit, y_train)
 
 
 def _unit(features: np.ndarray) -> np.ndarray:
     """Scales features to length 1, so that the nearest are those with the most similar direction."""
-    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    f = checks.floats(features, "The features")
+    length = np.linalg.norm(f.astype(np.float64), axis=1, keepdims=True)
+    return (f / np.where(length > 0, length, 1)).astype(f.dtype)
 
 
-def _check_features(f_train: np.ndarray, y_train: np.ndarray, f_val: np.ndarray, y_val: np.ndarray) -> None:
-    for name, f, y in (("training", f_train, y_train), ("validation", f_val, y_val)):
-        if f.ndim != 2 or f.shape[1] != f_train.shape[1] or y.shape != (len(f),) or len(f) == 0:
-            raise ValueError(
-                f"The {name} features must be (n, d) with labels (n,), n > 0, and the same d; "
-                f"these are {f.shape} and {y.shape}."
-            )
-        if not np.isfinite(f).all():
-            raise ValueError(
-                f"The {name} features hold NaN or infinity. Look at the images and the backbone's weights."
-            )
-    classes = np.unique(y_train)
-    if len(classes) < 2 or not np.array_equal(classes, np.arange(len(classes))):
-        raise ValueError(
-            f"The training labels must be 0..n_classes-1, each present, at least two; these are {classes}."
-        )
+def _checked(
+    f_train: np.ndarray, y_train: np.ndarray, f_val: np.ndarray, y_val: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    f_train, y_train = checks.features(f_train, y_train, "training")
+    n_classes = checks.classes(y_train, "The training labels")
+    return f_train, y_train, *checks.features(f_val, y_val, "validation", f_train.shape[1], n_classes)

@@ -12,6 +12,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from tlhelpers import checks
+
 Tensor = Any  # a NumPy array, a tensor of the active backend, or a keras.Variable
 
 
@@ -43,7 +45,7 @@ def l2_sp(weights: Any, start_weights: Any, alpha: float = 1.0) -> Tensor:
         >>> float(l2_sp(np.array([1.0, 2.0]), np.array([1.0, 0.0]), alpha=0.5))
         1.0
     """
-    _check_alpha(alpha)
+    alpha = checks.number(alpha, "alpha")
     now, start = _as_list(weights), _as_list(start_weights)
     if not now:
         raise ValueError("weights is empty, so nothing is held. Pass the trainable weights of the backbone.")
@@ -59,14 +61,14 @@ def l2_sp(weights: Any, start_weights: Any, alpha: float = 1.0) -> Tensor:
                 f"start_weights[{k}] is the variable weights[{k}] itself: the penalty would stay 0. "
                 "Copy the values before training: [keras.ops.convert_to_numpy(w).copy() for w in weights]."
             )
-        w, w0 = _as_floats(w, w0)
+        w, w0 = _as_floats(w, w0, f"weights[{k}]", f"start_weights[{k}]")
         if tuple(w.shape) != tuple(w0.shape):
             raise ValueError(
                 f"weights[{k}] has shape {tuple(w.shape)}, start_weights[{k}] has {tuple(w0.shape)}. "
                 "Both must have the same shape; check the order of the lists."
             )
         total = total + ops.sum(ops.square(w - ops.stop_gradient(w0)))
-    return 0.5 * alpha * total
+    return _finite(0.5 * alpha * total, "l2_sp")
 
 
 class L2SP(keras.regularizers.Regularizer):
@@ -86,10 +88,9 @@ class L2SP(keras.regularizers.Regularizer):
     """
 
     def __init__(self, start_weight: Any, alpha: float) -> None:
-        _check_alpha(alpha)
+        self.alpha = checks.number(alpha, "alpha")
         # NumPy, not a tensor: a tensor made inside a traced function would not outlive it.
-        self.start_weight = ops.convert_to_numpy(ops.convert_to_tensor(start_weight)).copy()
-        self.alpha = alpha
+        self.start_weight = checks.array(ops.convert_to_numpy(start_weight), "start_weight").copy()
 
     def __call__(self, x: Tensor) -> Tensor:
         return l2_sp([x], [self.start_weight], self.alpha)
@@ -129,12 +130,11 @@ def mmd2(z: Tensor, u: Tensor, bandwidth: float | Sequence[float] = 1.0, unbiase
         >>> round(float(mmd2(z, z + 100.0, unbiased=False)), 4)
         1.6065
     """
-    bandwidths = [float(b) for b in np.ravel(bandwidth)]
-    if not bandwidths or not all(0.0 < b < np.inf for b in bandwidths):
-        raise ValueError(f"bandwidth is {bandwidth!r}. Give a positive length, or several of them.")
+    bandwidths = checks.numbers(bandwidth, "bandwidth", above=True)
     z, u = _check_features(z, u, min_rows=2 if unbiased else 1)
     between = ops.mean(_gaussian_kernel(z, u, bandwidths))
-    return _mean_within(z, bandwidths, unbiased) - 2.0 * between + _mean_within(u, bandwidths, unbiased)
+    within = _mean_within(z, bandwidths, unbiased) + _mean_within(u, bandwidths, unbiased)
+    return _finite(within - 2.0 * between, "mmd2")
 
 
 def coral(z: Tensor, u: Tensor) -> Tensor:
@@ -164,7 +164,7 @@ def coral(z: Tensor, u: Tensor) -> Tensor:
     """
     z, u = _check_features(z, u, min_rows=2)
     d = int(z.shape[1])
-    return ops.sum(ops.square(_covariance(z) - _covariance(u))) / (4.0 * d**2)
+    return _finite(ops.sum(ops.square(_covariance(z) - _covariance(u))) / (4.0 * d**2), "coral")
 
 
 def proxy_a_distance(error: float) -> float:
@@ -191,15 +191,7 @@ def proxy_a_distance(error: float) -> float:
         >>> proxy_a_distance(0.25)
         1.0
     """
-    value = float(error)
-    if not 0.0 <= value <= 1.0:
-        raise ValueError(f"error is {value}, expected a fraction from 0 to 1. Divide a percentage by 100.")
-    return 2.0 * (1.0 - 2.0 * value)
-
-
-def _check_alpha(alpha: float) -> None:
-    if not alpha >= 0:
-        raise ValueError(f"alpha is {alpha}, expected 0 or more.")
+    return 2.0 * (1.0 - 2.0 * checks.number(error, "error", 0, 1))
 
 
 def _as_list(weights: Any) -> list[Tensor]:
@@ -207,30 +199,44 @@ def _as_list(weights: Any) -> list[Tensor]:
     return [weights] if hasattr(weights, "shape") else list(weights)
 
 
-def _as_floats(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+def _as_floats(a: Tensor, b: Tensor, name_a: str, name_b: str) -> tuple[Tensor, Tensor]:
     """Both as tensors of one floating type, at least float32 (squares of half floats overflow early)."""
-    a, b = ops.convert_to_tensor(a), ops.convert_to_tensor(b)
+    a, b = _tensor(a, name_a), _tensor(b, name_b)
     dtype = keras.backend.result_type(a.dtype, b.dtype, "float32")
     return ops.cast(a, dtype), ops.cast(b, dtype)
 
 
+def _tensor(x: Tensor, name: str) -> Tensor:
+    own = ops.is_tensor(x) or isinstance(x, keras.Variable | keras.KerasTensor)
+    return ops.convert_to_tensor(x if own else checks.array(x, name))
+
+
+def _finite(value: Tensor, name: str) -> Tensor:
+    """The value, which must be finite where it is known: while a function is traced, it is not."""
+    try:
+        known = ops.convert_to_numpy(value)
+    except (TypeError, ValueError, NotImplementedError, AttributeError):
+        return value
+    if not np.isfinite(known):
+        raise ValueError(
+            f"{name} is {known}: the arguments hold NaN or infinity, or numbers whose powers overflow "
+            f"{known.dtype}. Look at the images and the backbone's weights, or divide by a constant."
+        )
+    return value
+
+
 def _check_features(z: Tensor, u: Tensor, min_rows: int) -> tuple[Tensor, Tensor]:
     """Both as float tensors (rows, d). A row count that is not known while a function is traced passes."""
-    z, u = _as_floats(z, u)
+    z, u = _as_floats(z, u, "z", "u")
     for name, value in (("z", z), ("u", u)):
-        if len(value.shape) != 2:
+        if len(value.shape) != 2 or 0 in value.shape[1:] or value.shape[1] != z.shape[1]:
             raise ValueError(
-                f"{name} has shape {tuple(value.shape)}, expected (rows, d): d features for each example. "
-                "Pool or flatten feature maps first."
+                f"{name} has the shape {tuple(value.shape)}, expected (rows, d), one d for both; z has "
+                f"{tuple(z.shape)}. Take the same layer; pool or flatten feature maps first."
             )
         rows = value.shape[0]
         if rows is not None and rows < min_rows:
             raise ValueError(f"{name} has {rows} row(s), expected at least {min_rows}. Use a larger batch.")
-    if z.shape[1] != u.shape[1]:
-        raise ValueError(
-            f"z has {z.shape[1]} features a row, u has {u.shape[1]}. "
-            "Both must come from the same layer of the same backbone."
-        )
     return z, u
 
 
@@ -238,7 +244,7 @@ def _row_count(x: Tensor) -> Tensor:
     return ops.cast(ops.shape(x)[0], x.dtype)
 
 
-def _gaussian_kernel(a: Tensor, b: Tensor, bandwidths: list[float]) -> Tensor:
+def _gaussian_kernel(a: Tensor, b: Tensor, bandwidths: Sequence[float]) -> Tensor:
     """Kernel matrix (rows of a, rows of b). The expanded square needs no (m, n, d) array."""
     # A common shift changes no distance, but without it the square loses digits far from the origin.
     centre = ops.stop_gradient(ops.mean(ops.concatenate([a, b], axis=0), axis=0, keepdims=True))
@@ -248,7 +254,7 @@ def _gaussian_kernel(a: Tensor, b: Tensor, bandwidths: list[float]) -> Tensor:
     return sum(ops.exp(-squared / (2.0 * s**2)) for s in bandwidths) / len(bandwidths)
 
 
-def _mean_within(x: Tensor, bandwidths: list[float], unbiased: bool) -> Tensor:
+def _mean_within(x: Tensor, bandwidths: Sequence[float], unbiased: bool) -> Tensor:
     """Mean kernel value over pairs of rows, without the pairs of a row with itself where ``unbiased``."""
     kernel, n = _gaussian_kernel(x, x, bandwidths), _row_count(x)
     if not unbiased:

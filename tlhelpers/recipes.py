@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from tlhelpers import layers
+from tlhelpers import checks, layers
 
 OPTIMIZERS = ("adam", "sgd")
 
@@ -57,21 +57,14 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, not {self.optimizer!r}.")
-        for name, low in (("epochs", 1), ("batch_size", 1)):
-            value = getattr(self, name)
-            if value != int(value) or value < low:
-                raise ValueError(f"{name} must be a whole number of at least {low}, not {value!r}.")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate must be above 0, not {self.learning_rate!r}.")
-        if not (0 <= self.warmup <= 1 and 0 <= self.average < 1):
-            raise ValueError(
-                "warmup must lie in 0..1 and average in 0..1 without 1; "
-                f"they are {self.warmup!r} and {self.average!r}."
-            )
-        numbers = {"weight_decay": self.weight_decay, "l2_sp": self.l2_sp, **self.rates, **self.opens}
-        for name, value in numbers.items():
-            if not value >= 0:
-                raise ValueError(f"{name} must be 0 or more, not {value!r}.")
+        for name in ("epochs", "batch_size"):
+            checks.whole(getattr(self, name), name)
+        checks.number(self.learning_rate, "learning_rate", above=True)
+        checks.number(self.warmup, "warmup", 0, 1)
+        checks.number(self.average, "average", 0, 1, below=True)
+        numbers = {"weight_decay": self.weight_decay, "l2_sp": self.l2_sp}
+        for name, value in (*numbers.items(), *self.rates.items(), *self.opens.items()):
+            checks.number(value, name)
 
 
 def schedule(recipe: Recipe, steps: int) -> keras.optimizers.schedules.LearningRateSchedule | float:
@@ -83,7 +76,7 @@ def schedule(recipe: Recipe, steps: int) -> keras.optimizers.schedules.LearningR
         >>> round(float(rate(10)), 4), round(float(rate(100)), 4)
         (0.01, 0.0)
     """
-    warmup_steps = round(recipe.warmup * steps)
+    warmup_steps = round(recipe.warmup * checks.whole(steps, "steps"))
     if recipe.warmup:
         warmup_steps = max(1, warmup_steps)
     if not warmup_steps and not recipe.cosine:
@@ -140,7 +133,7 @@ def set_layer_rates(
             AdamW has it, would ignore these rates, and must be 0 or ``None``.
 
     Raises:
-        ValueError: If a beginning fits no layer, or the optimizer decays weights itself.
+        ValueError: If a beginning fits no layer, a number is negative, or the optimizer decays itself.
 
     Example:
         >>> import keras
@@ -157,6 +150,8 @@ def set_layer_rates(
             "Build it without weight_decay, and give weight_decay to set_layer_rates."
         )
     opens = opens or {}
+    for name, value in (("weight_decay", weight_decay), *rates.items(), *opens.items()):
+        checks.number(value, name)
     parts = list(layers.leaves(model))
     for beginning in (*rates, *opens):
         if not any(layers.begins(part.name, beginning) for part in parts):
@@ -201,6 +196,9 @@ def discriminative_rates(blocks: tuple[str, ...], factor: float) -> dict[str, fl
         {'block3': 1.0, 'block2': 0.5, 'block1': 0.25}
         >>> recipe = Recipe(rates=rates)
     """
+    if isinstance(blocks, str):
+        raise TypeError(f"blocks is the text {blocks!r}, expected several names: ({blocks!r},).")
+    checks.number(factor, "factor", above=True)
     return {block: factor**depth for depth, block in enumerate(reversed(blocks))}
 
 

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from filelock import FileLock, Timeout
 
-from tlhelpers import data, trunk
+from tlhelpers import checks, data, fingerprint, trunk
 from tlhelpers.extras import extra
 
 with extra("tuning"):
@@ -75,10 +75,9 @@ def range_test(
         >>> len(found.rates) == len(found.losses)
         True
     """
-    if not 0 < low < high or steps < 10:
-        raise ValueError(
-            f"A range test needs 0 < low < high and 10 steps or more; these are {low!r}, {high!r}, {steps!r}."
-        )
+    checks.whole(steps, "steps", 10), checks.whole(batch_size, "batch_size"), checks.whole(seed, "seed", 0)
+    if not checks.number(low, "low", above=True) < checks.number(high, "high"):
+        raise ValueError(f"A range test needs 0 < low < high; these are {low!r} and {high!r}.")
     rates = np.geomspace(low, high, steps)
     if cache:
         model, ds = trunk.above(model, ds)
@@ -127,6 +126,7 @@ def search(
     pruner: optuna.pruners.BasePruner | None = None,
     name: str = "search",
     first: Sequence[dict[str, Any]] = (),
+    even_if_changed: bool = False,
 ) -> optuna.Study:
     """Searches for the largest value of an objective, until there are so many finished trials.
 
@@ -134,7 +134,8 @@ def search(
     where it was stopped: finished trials stay, and the one that was under way starts anew. Each trial's
     proposals depend on the seed, its number and the trials before it alone, so that a search that was stopped
     proposes what it would have proposed. Several processes may make the same call at the same time; they
-    share the trials.
+    share the trials. Trials of another objective, or of other data, do not mix with these: its code and what
+    it reads are compared with those in the file, as far as `fingerprint.of` sees them.
 
     Args:
         objective: Takes an `optuna.Trial` and returns a number; it may raise `optuna.TrialPruned`. A trial
@@ -146,12 +147,15 @@ def search(
         pruner: Decides when a trial is given up; ``None`` never gives up.
         name: Name of the study in its file.
         first: Settings to try before anything is proposed, such as your usual ones; they count as trials.
+        even_if_changed: Whether to go on where the objective, or what it reads, is no longer the same.
 
     Returns:
         The study; ``best_params`` and ``best_value`` are those of the largest value.
 
     Raises:
-        ValueError: If an argument is not as described, or the study in the file has another sampler or seed.
+        ValueError: If an argument is not as described, or the study in the file has another sampler, seed or
+            objective; the message says what differs.
+        TypeError: If a number is none.
         Exception: Whatever the objective raises. That trial is not among the finished ones.
 
     Example:
@@ -162,8 +166,7 @@ def search(
     """
     if sampler not in SAMPLERS:
         raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, not {sampler!r}.")
-    if n_trials != int(n_trials) or n_trials < 1:
-        raise ValueError(f"n_trials must be a whole number of at least 1, not {n_trials!r}.")
+    n_trials, seed = checks.whole(n_trials, "n_trials"), checks.whole(seed, "seed", 0)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     place = None if path is None else Path(path).resolve()
     storage = None
@@ -172,6 +175,10 @@ def search(
     with _lock(place, "study"):
         if place is not None:
             # Other processes may write at the same moment: wait for them.
+            if place.is_file() and place.read_bytes()[:6] not in (b"", b"SQLite"):
+                raise ValueError(
+                    f"{path} is no file of a search. Give another name; this file was not touched."
+                )
             storage = optuna.storages.RDBStorage(
                 f"sqlite:///{place}", engine_kwargs={"connect_args": {"timeout": 60}}
             )
@@ -182,22 +189,24 @@ def search(
             pruner=pruner or optuna.pruners.NopPruner(),
             load_if_exists=True,
         )
-        settings = {"sampler": sampler, "seed": seed}
-        known = {key: value for key, value in study.user_attrs.items() if key in settings}
-        if known and known != settings:
-            raise ValueError(
-                f"{path} holds a study {name!r} with {known}; this call has {settings}. "
-                "Use the same settings to go on, or another name or file to start anew."
-            )
-        if not known:
+        settings = {"sampler": sampler, "seed": seed, "reads": fingerprint.of(objective)}
+        if study.trials or study.user_attrs:
+            differs = _differing(study, settings, even_if_changed)
+            if differs:
+                raise ValueError(
+                    f"{path} holds a study {name!r} that differs in: {', '.join(differs)}. "
+                    "Use the same settings to go on, or another name or file to start anew. With "
+                    "even_if_changed=True another objective goes on, and its trials mix with the others."
+                )
+        else:
             for params in first:
                 study.enqueue_trial(params)
-            for key, value in settings.items():
-                study.set_user_attr(key, value)
+        for key, value in settings.items():
+            study.set_user_attr(key, value)
     # A lock ends with its process. So a trial whose worker's lock is free was left behind.
     worker = uuid.uuid4().hex
     with _lock(place, worker):
-        while (trial := _next(study, place, worker, int(n_trials), sampler, seed)) is not None:
+        while (trial := _next(study, place, worker, n_trials, sampler, seed)) is not None:
             _run(study, trial, objective)
     if place is not None:
         _lock_file(place, worker).unlink(missing_ok=True)
@@ -230,6 +239,21 @@ def cost(study: optuna.Study) -> float:
 
 def _is_finished(trial: optuna.trial.FrozenTrial) -> bool:
     return trial.state in (TrialState.COMPLETE, TrialState.PRUNED) or "diverged" in trial.user_attrs
+
+
+def _differing(study: optuna.Study, settings: dict[str, Any], even_if_changed: bool) -> list[str]:
+    """In what a stored study differs from a call; an objective may change before the first trial is done."""
+    known = study.user_attrs
+    if "sampler" not in known:
+        return ["its origin: this function did not make it"]
+    found = [f"{key} ({known[key]} there, {settings[key]} here)" for key in ("sampler", "seed")]
+    found = [
+        text for key, text in zip(("sampler", "seed"), found, strict=True) if known[key] != settings[key]
+    ]
+    if finished(study) and not even_if_changed:
+        reads = known.get("reads", {})
+        found += [key for key, value in settings["reads"].items() if reads.get(key, value) != value]
+    return found
 
 
 def _next(

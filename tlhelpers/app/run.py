@@ -201,14 +201,16 @@ def _tuned(
 
 
 def temperature(y: np.ndarray, logits: np.ndarray) -> float:
-    """Returns what `calibration.fit_temperature` finds; 1 where all predictions are right, or none is.
+    """Returns what `calibration.fit_temperature` finds; 1 where it finds that none is the best.
 
     Args:
         y: Labels of validation images ``(n,)``.
         logits: Their logits ``(n, k)``.
     """
-    n_right = int((logits.argmax(axis=1) == y).sum())
-    return calibration.fit_temperature(y, logits) if 0 < n_right < len(y) else 1.0
+    try:
+        return calibration.fit_temperature(y, logits)
+    except ValueError:  # such as all predictions right, or one class
+        return 1.0
 
 
 def _tested(

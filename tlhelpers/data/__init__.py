@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tlhelpers import checks
 from tlhelpers.data import _known_sets, _splits
 from tlhelpers.data._errors import DataError, DataUnavailableError
 from tlhelpers.data._image_files import DEFAULT_SIZE, ImageFiles, ImageSequence, open_images
@@ -128,9 +129,9 @@ def load(
         ((100, 8, 8, 3), 10)
     """
     counts = {"n_train": n_train, "n_val": n_val, "n_test": n_test}
-    asked = {key: None if v is None else _splits.check_count(key, v) for key, v in counts.items()}
-    seed = _splits.check_seed(seed)
-    size = None if image_size is None else _splits.check_count("image_size", image_size)
+    asked = {key: None if v is None else checks.whole(v, key) for key, v in counts.items()}
+    seed = checks.whole(seed, "seed", 0)
+    size = None if image_size is None else checks.whole(image_size, "image_size")
     path, name = _find(name_or_path)
     if path is not None:
         files = open_images(path, name)
@@ -183,7 +184,7 @@ def resize(x: NDArray[np.uint8] | ImageSequence, size: int) -> NDArray[np.uint8]
     """
     x = np.asarray(x) if isinstance(x, ImageSequence) else x
     _check_images(x)
-    size = _splits.check_count("size", size)
+    size = checks.whole(size, "size")
     if x.shape[1:3] == (size, size):
         return x
     out = np.empty((len(x), size, size, 3), dtype=np.uint8)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import heapq
-import operator
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["check_count", "check_seed", "choose", "cut_test_pool", "stratified_order"]
+__all__ = ["choose", "cut_test_pool", "stratified_order"]
 
 Indices = NDArray[np.int64]
 
@@ -18,44 +17,6 @@ _TEST_POOL_SEED = 20101
 _TRAIN, _VALIDATION, _TEST = 0, 1, 2
 # Of the training pool, where no number is asked for and the set ships no validation images.
 VALIDATION_SHARE = 0.1
-
-
-def check_count(name: str, value: object) -> int:
-    """`value` as an int, or an error that names the argument.
-
-    Raises:
-        TypeError: `value` is not a whole number (True and 100.0 are not either).
-        ValueError: `value` is below 1.
-    """
-    try:
-        if isinstance(value, (bool, np.bool_)):
-            raise TypeError
-        number = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise TypeError(
-            f"{name} must be a whole number of at least 1, or None where None is allowed; got {value!r}"
-        ) from None
-    if number < 1:
-        raise ValueError(f"{name} must be at least 1, got {number}; leave it out to take the default")
-    return number
-
-
-def check_seed(value: object) -> int:
-    """`value` as a seed, or an error that says what a seed is.
-
-    Raises:
-        TypeError: `value` is not a whole number.
-        ValueError: `value` is negative.
-    """
-    try:
-        if isinstance(value, (bool, np.bool_)):
-            raise TypeError
-        number = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise TypeError(f"seed must be a whole number of at least 0, got {value!r}") from None
-    if number < 0:
-        raise ValueError(f"seed must be at least 0, got {number}")
-    return number
 
 
 def _shuffled_classes(labels: NDArray[np.int64], rng: np.random.Generator) -> list[Indices]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tlhelpers import data
+from tlhelpers import checks, data
 from tlhelpers.data import _folders, _splits
 from tlhelpers.data._copies import Copies, find_copies
 from tlhelpers.data._image_files import DEFAULT_SIZE, ImageFiles, open_images
@@ -151,7 +151,7 @@ def load(
         (('0', '1'), 0)
     """
     path = _checked_path(folder)
-    seed, size = _splits.check_seed(seed), _splits.check_count("image_size", image_size)
+    seed, size = checks.whole(seed, "seed", 0), checks.whole(image_size, "image_size")
     where = path.resolve().name + ("/" if path.is_dir() else "")
     files = open_images(path, where)
     entries = [

@@ -12,6 +12,8 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from tlhelpers import checks
+
 PROBE_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the penalty, as `tlhelpers.heads` tries them
 
 
@@ -71,12 +73,7 @@ def accuracy(y: np.ndarray, predicted: np.ndarray) -> float:
         >>> evaluation.accuracy(np.array([0, 1, 2, 2]), np.array([0, 1, 2, 0]))
         0.75
     """
-    y, predicted = np.asarray(y), np.asarray(predicted)
-    if y.shape != predicted.shape or y.ndim != 1 or len(y) == 0:
-        raise ValueError(
-            f"accuracy takes two arrays of labels of one shape (n,), n > 0; "
-            f"these are {y.shape} and {predicted.shape}. Turn logits into labels with argmax(axis=1) first."
-        )
+    y, predicted = checks.pair(y, predicted)
     return float(np.mean(y == predicted))
 
 
@@ -98,9 +95,10 @@ def t_interval(values: list[float] | np.ndarray, level: float = 0.95) -> tuple[f
         >>> [round(float(v), 3) for v in evaluation.t_interval([0.80, 0.82, 0.84])]
         [0.82, 0.77, 0.87]
     """
-    v = np.asarray(values, float)
-    if v.ndim != 1 or len(v) < 2 or not np.isfinite(v).all():
+    v = checks.floats(values, "The values", "(n,)").astype(float)
+    if len(v) < 2:
         raise ValueError(f"An interval needs at least two finite numbers, one a seed; these are {values!r}.")
+    level = _level(level)
     half = stats.t.ppf(0.5 + level / 2, len(v) - 1) * v.std(ddof=1) / np.sqrt(len(v))
     return float(v.mean()), float(v.mean() - half), float(v.mean() + half)
 
@@ -124,11 +122,10 @@ def wilson_interval(hits: int, n: int, level: float = 0.95) -> tuple[float, floa
         >>> [round(float(v), 3) for v in evaluation.wilson_interval(90, 100)]
         [0.826, 0.945]
     """
-    if not 0 <= hits <= n or n < 1:
-        raise ValueError(
-            f"hits must lie between 0 and n, and n must be at least 1; these are {hits} and {n}."
-        )
-    interval = stats.binomtest(hits, n).proportion_ci(level, method="wilson")
+    hits, n = checks.whole(hits, "hits", 0), checks.whole(n, "n")
+    if hits > n:
+        raise ValueError(f"hits must lie between 0 and n; these are {hits} and {n}.")
+    interval = stats.binomtest(hits, n).proportion_ci(_level(level), method="wilson")
     return float(interval.low), float(interval.high)
 
 
@@ -164,9 +161,18 @@ def cross_validate(
         >>> evaluation.cross_validate(f, ds.y_train, folds=3, strengths=[1.0]).accuracy.shape
         (3,)
     """
-    f, y = _check(f, y, folds)
+    f, y = checks.features(f, y, "cross-validated")
+    n_classes = checks.classes(y)
+    strengths = checks.numbers(strengths, "strengths", above=True)
+    folds, inner_folds = checks.whole(folds, "folds", 2), checks.whole(inner_folds, "inner_folds", 2)
+    seed, fewest = checks.whole(seed, "seed", 0), np.bincount(y).min()
+    if fewest < folds:
+        raise ValueError(
+            f"Class {np.bincount(y).argmin()} has {fewest} images, too few for {folds} folds: each class "
+            "needs an image in each fold."
+        )
     scores, chosen, inner = [], [], []
-    proba = np.zeros((len(y), int(y.max()) + 1))
+    proba = np.zeros((len(y), n_classes))
     for train, test in StratifiedKFold(folds, shuffle=True, random_state=seed).split(f, y):
         model, strength, best = _fit(f[train], y[train], strengths, inner_folds, seed)
         proba[test] = model.predict_proba(f[test])
@@ -222,7 +228,8 @@ def bootstrap_interval(
         >>> low < 0.75 < high
         True
     """
-    held = [np.asarray(array) for array in arrays]
+    held = [np.atleast_1d(array) for array in arrays]
+    level, draws, seed = _level(level), checks.whole(draws, "draws"), checks.whole(seed, "seed", 0)
     lengths = {len(array) for array in held}
     if len(lengths) != 1 or min(lengths) < 2:
         raise ValueError(
@@ -282,12 +289,8 @@ def compare(
         >>> found.only_first, found.only_second, round(found.p_value, 3)
         (3, 0, 0.25)
     """
-    y, first, second = np.asarray(y), np.asarray(first), np.asarray(second)
-    if y.ndim != 1 or len(y) == 0 or first.shape != y.shape or second.shape != y.shape:
-        raise ValueError(
-            f"compare takes three arrays of labels of one shape (n,), n > 0; these are {y.shape}, "
-            f"{first.shape} and {second.shape}. Turn logits into labels with argmax(axis=1) first."
-        )
+    (y, first), (_, second) = checks.pair(y, first), checks.pair(y, second)
+    level, draws, seed = _level(level), checks.whole(draws, "draws"), checks.whole(seed, "seed", 0)
     a = int(np.sum((first == y) & (second != y)))
     b = int(np.sum((first != y) & (second == y)))
     # To draw n images with replacement is to draw how many of them are of each of the three kinds.
@@ -313,9 +316,9 @@ def pareto_front(cost: Sequence[float], value: Sequence[float]) -> np.ndarray:
         >>> evaluation.pareto_front(cost=[1, 2, 3], value=[0.7, 0.6, 0.9]).tolist()
         [0, 2]
     """
-    c, v = np.asarray(cost, float), np.asarray(value, float)
-    if c.shape != v.shape or c.ndim != 1 or len(c) == 0 or not np.isfinite([c, v]).all():
-        raise ValueError(f"Expected n > 0 finite costs and values; these are {c.shape} and {v.shape}.")
+    c, v = checks.floats(cost, "The costs", "(n,)"), checks.floats(value, "The values", "(n,)")
+    if c.shape != v.shape:
+        raise ValueError(f"Expected as many finite costs as values; these are {c.shape} and {v.shape}.")
     front: list[int] = []
     for i in np.lexsort((-v, c)):
         if not front or v[i] > v[front[-1]]:
@@ -323,20 +326,5 @@ def pareto_front(cost: Sequence[float], value: Sequence[float]) -> np.ndarray:
     return np.array(front)
 
 
-def _check(f: np.ndarray, y: np.ndarray, folds: int) -> tuple[np.ndarray, np.ndarray]:
-    f, y = np.asarray(f), np.asarray(y)
-    if f.ndim != 2 or y.shape != (len(f),) or len(f) == 0:
-        raise ValueError(
-            f"Expected features (n, d) and labels (n,), n > 0; these are {f.shape} and {y.shape}."
-        )
-    if not np.isfinite(f).all():
-        raise ValueError("The features hold NaN or infinity. Look at the images and the backbone's weights.")
-    classes, counts = np.unique(y, return_counts=True)
-    if len(classes) < 2 or not np.array_equal(classes, np.arange(len(classes))):
-        raise ValueError(f"The labels must be 0..k-1, each present, at least two; these are {classes}.")
-    if counts.min() < folds or folds < 2:
-        raise ValueError(
-            f"Class {classes[counts.argmin()]} has {counts.min()} images, too few for {folds} folds. "
-            "Each class needs an image in each fold; folds must be at least 2."
-        )
-    return f, y
+def _level(level: float) -> float:
+    return checks.number(level, "level", 0, 1, above=True, below=True)

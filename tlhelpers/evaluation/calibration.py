@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize, special
 
+from tlhelpers import checks
 from tlhelpers.evaluation import wilson_interval
 
 
@@ -109,8 +110,8 @@ def calibration_error(
         gaps = np.bincount(place, hit - confidence, n_bins)
         return float(np.abs(gaps).sum() / len(confidence))
 
-    rng = np.random.default_rng(seed)
-    simulated = [ece(rng.random(len(confidence)) < confidence) for _ in range(draws)]
+    rng = np.random.default_rng(checks.whole(seed, "seed", 0))
+    simulated = [ece(rng.random(len(confidence)) < confidence) for _ in range(checks.whole(draws, "draws"))]
     return CalibrationError(ece(hit), float(np.mean(simulated)), float(np.quantile(simulated, 0.975)))
 
 
@@ -128,8 +129,8 @@ def fit_temperature(y: np.ndarray, logits: np.ndarray) -> float:
         T between 0.01 and 100; above 1 the network was too certain.
 
     Raises:
-        ValueError: If shapes or labels do not fit, or every prediction is a hit or every one a miss: then
-            nothing bounds T.
+        ValueError: If shapes or labels do not fit, these are probabilities, or nothing bounds T: there is one
+            class, every prediction is a hit or every one a miss, or the loss falls to an end of the range.
 
     Example:
         >>> import numpy as np
@@ -138,7 +139,11 @@ def fit_temperature(y: np.ndarray, logits: np.ndarray) -> float:
         >>> calibration.fit_temperature(np.array([0, 0, 0, 1]), logits) > 1
         True
     """
-    y, logits = labelled(y, logits, "logits")
+    y, logits = checks.scores(y, logits, "logits")
+    if np.ptp(y) == 0:
+        raise ValueError(
+            "All labels are equal: with one class, no temperature is the best. Fit on more classes."
+        )
     hits = logits.argmax(axis=1) == y
     if hits.all() or not hits.any():
         raise ValueError(
@@ -150,7 +155,13 @@ def fit_temperature(y: np.ndarray, logits: np.ndarray) -> float:
         scaled = logits / np.exp(log_t)
         return float(np.mean(special.logsumexp(scaled, axis=1) - scaled[np.arange(len(y)), y]))
 
-    found = optimize.minimize_scalar(loss, bounds=(np.log(0.01), np.log(100)), method="bounded")
+    ends = np.log(0.01), np.log(100)
+    found = optimize.minimize_scalar(loss, bounds=ends, method="bounded")
+    if np.abs(found.x - ends).min() < 1e-3:
+        raise ValueError(
+            f"The log loss still falls at T = {np.exp(found.x):.3g}: no temperature from 0.01 to 100 is the "
+            "best. Look at whether labels and logits belong to each other; scale logits of unusual size."
+        )
     return float(np.exp(found.x))
 
 
@@ -162,7 +173,7 @@ def with_temperature(logits: np.ndarray, temperature: float) -> np.ndarray:
         temperature: Above 0.
 
     Raises:
-        ValueError: If the temperature is not above 0.
+        ValueError: If the temperature is not above 0, or these are no logits.
 
     Example:
         >>> import numpy as np
@@ -170,16 +181,18 @@ def with_temperature(logits: np.ndarray, temperature: float) -> np.ndarray:
         >>> calibration.with_temperature(np.log([[9.0, 1.0]]), temperature=2.0).round(3).tolist()
         [[0.75, 0.25]]
     """
-    if not temperature > 0:
-        raise ValueError(f"A temperature is above 0, not {temperature!r}.")
-    return special.softmax(np.asarray(logits, float) / temperature, axis=1)
+    temperature = checks.number(temperature, "temperature", above=True)
+    return special.softmax(checks.logits(logits) / temperature, axis=1)
 
 
 def log_probabilities(proba: np.ndarray) -> np.ndarray:
     """Returns logarithms of probabilities, to be used as logits; zeros become the smallest positive number.
 
     Args:
-        proba: ``(n, k)``, 0..1.
+        proba: ``(n, k)``, 0..1; each row sums to 1.
+
+    Raises:
+        ValueError: If these are no probabilities.
 
     Example:
         >>> import numpy as np
@@ -187,46 +200,14 @@ def log_probabilities(proba: np.ndarray) -> np.ndarray:
         >>> calibration.log_probabilities(np.array([[0.5, 0.5]])).round(3).tolist()
         [[-0.693, -0.693]]
     """
-    return np.log(np.maximum(np.asarray(proba, float), np.finfo(float).tiny))
-
-
-def labelled(y: np.ndarray, scores: np.ndarray, what: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns labels and scores as arrays that fit each other.
-
-    Example:
-        >>> import numpy as np
-        >>> from tlhelpers.evaluation import calibration
-        >>> y, proba = calibration.labelled([0, 1], [[0.9, 0.1], [0.2, 0.8]], "probabilities")
-        >>> y.shape, proba.shape
-        ((2,), (2, 2))
-    """
-    y, scores = np.asarray(y), np.asarray(scores, float)
-    if scores.ndim != 2 or y.shape != (len(scores),) or len(y) == 0 or scores.shape[1] < 2:
-        raise ValueError(
-            f"Expected labels (n,) and {what} (n, k), n > 0 and k > 1; "
-            f"these are {y.shape} and {scores.shape}."
-        )
-    if not np.isfinite(scores).all():
-        raise ValueError(f"The {what} hold NaN or infinity. Look at the model's outputs.")
-    if not np.issubdtype(y.dtype, np.integer) or y.min() < 0 or y.max() >= scores.shape[1]:
-        raise ValueError(
-            f"With {scores.shape[1]} columns, labels are whole numbers from 0 to {scores.shape[1] - 1}; "
-            f"these are {y.dtype}, {y.min()} to {y.max()}."
-        )
-    return y, scores
+    return np.log(np.maximum(checks.probabilities(proba), np.finfo(float).tiny))
 
 
 def _hits(y: np.ndarray, proba: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Whether each prediction is right, and its confidence; both ``(n,)``."""
-    y, proba = labelled(y, proba, "probabilities")
-    if proba.min() < -1e-6 or np.abs(proba.sum(axis=1) - 1).max() > 1e-3:
-        raise ValueError(
-            "Each row of probabilities is 0 or more and sums to 1. Apply softmax to logits first."
-        )
+    y, proba = checks.scores(y, proba, "probabilities")
     return proba.argmax(axis=1) == y, np.minimum(proba.max(axis=1), 1.0)
 
 
 def _bins(confidence: np.ndarray, n_bins: int) -> np.ndarray:
-    if n_bins < 1:
-        raise ValueError(f"n_bins must be at least 1, not {n_bins!r}.")
-    return np.minimum((confidence * n_bins).astype(np.int64), n_bins - 1)
+    return np.minimum((confidence * n_bins).astype(np.int64), checks.whole(n_bins, "n_bins") - 1)

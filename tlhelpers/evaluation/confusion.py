@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from tlhelpers import checks
+
 PER_CELL = 6  # pictures of one confusion
 MAX_PICTURES = 60
 MAX_BYTES = 140_000  # of all pictures as text: a notebook with its outputs must stay small
@@ -104,16 +106,12 @@ def confusion(x: np.ndarray, y: np.ndarray, predicted: np.ndarray, class_names: 
         >>> confusion(x, y, predicted, ["cat", "dog"]).counts.tolist()
         [[1, 0], [1, 1]]
     """
-    y, predicted, k = np.asarray(y), np.asarray(predicted), len(class_names)
-    if y.ndim != 1 or y.shape != predicted.shape or len(x) != len(y) or len(y) == 0:
+    k = len(class_names)
+    y, predicted = checks.pair(y, predicted, k)
+    if getattr(x, "dtype", None) != np.uint8 or x.shape[0] != len(y) or x.shape[3:] != (3,):
+        found = f"{type(x).__name__} {getattr(x, 'dtype', '')} {getattr(x, 'shape', '')}"
         raise ValueError(
-            f"confusion takes n > 0 images, n labels and n predicted labels; these are {len(x)} images and "
-            f"labels of shapes {y.shape} and {predicted.shape}. Turn logits into labels with argmax(axis=1)."
-        )
-    labels = np.concatenate([y, predicted])
-    if labels.min() < 0 or labels.max() >= k:
-        raise ValueError(
-            f"With {k} class names, labels are 0 to {k - 1}; these are {labels.min()} to {labels.max()}."
+            f"confusion takes {len(y)} images, uint8 (n, h, w, 3), one a label; these are {found}."
         )
     counts = np.zeros((k, k), int)
     np.add.at(counts, (y, predicted), 1)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tlhelpers import checks
 from tlhelpers.evaluation import wilson_interval
-from tlhelpers.evaluation.calibration import labelled
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,7 @@ def by_class(y: np.ndarray, predicted: np.ndarray, class_names: Sequence[str]) -
         dog       2     50.0%    9.5% to 90.5%     100.0%
         cat       2    100.0%  34.2% to 100.0%      66.7%
     """
-    y, predicted = _pair(y, predicted)
-    if max(y.max(), predicted.max()) >= len(class_names) or min(y.min(), predicted.min()) < 0:
-        raise ValueError(f"With {len(class_names)} class names, labels are 0 to {len(class_names) - 1}.")
+    y, predicted = checks.pair(y, predicted, len(class_names))
     rows = []
     for k, name in enumerate(class_names):
         taken = predicted == k
@@ -103,7 +101,7 @@ def by_slice(y: np.ndarray, predicted: np.ndarray, slices: Mapping[str, np.ndarr
         >>> errors.by_slice(y, predicted, {"dark": dark})[0].accuracy
         0.5
     """
-    y, predicted = _pair(y, predicted)
+    y, predicted = checks.pair(y, predicted)
     rows = []
     for name, inside in slices.items():
         inside = np.asarray(inside)
@@ -133,7 +131,7 @@ def confident_mistakes(y: np.ndarray, proba: np.ndarray) -> np.ndarray:
         >>> errors.confident_mistakes(np.array([1, 1, 1]), proba).tolist()
         [1, 0]
     """
-    y, proba = labelled(y, proba, "probabilities")
+    y, proba = checks.scores(y, proba, "probabilities")
     wrong = np.flatnonzero(proba.argmax(axis=1) != y)
     return wrong[np.argsort(-proba.max(axis=1)[wrong], kind="stable")]
 
@@ -160,7 +158,7 @@ def label_errors(y: np.ndarray, proba: np.ndarray) -> np.ndarray:
         >>> errors.label_errors(np.array([0, 0, 1, 1, 1]), proba).tolist()
         [3]
     """
-    y, proba = labelled(y, proba, "probabilities")
+    y, proba = checks.scores(y, proba, "probabilities")
     k = proba.shape[1]
     missing = sorted(set(range(k)) - set(y.tolist()))
     if missing:
@@ -173,13 +171,3 @@ def label_errors(y: np.ndarray, proba: np.ndarray) -> np.ndarray:
 
 def _row(name: str, hits: np.ndarray, precision: float) -> Row:
     return Row(name, len(hits), float(hits.mean()), *wilson_interval(int(hits.sum()), len(hits)), precision)
-
-
-def _pair(y: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    y, predicted = np.asarray(y), np.asarray(predicted)
-    if y.ndim != 1 or y.shape != predicted.shape or len(y) == 0:
-        raise ValueError(
-            f"Expected labels and predicted labels of one shape (n,), n > 0; these are {y.shape} and "
-            f"{predicted.shape}. Turn logits into labels with argmax(axis=1) first."
-        )
-    return y, predicted

@@ -4,6 +4,8 @@ import numpy as np
 from scipy import linalg
 from sklearn.covariance import ledoit_wolf
 
+from tlhelpers import checks
+
 # Ratios of noise to signal that LogME looks at, in units of the mean squared singular value of the features.
 _LOG_RATIOS = np.linspace(np.log(1e-10), np.log(1e10), 161)
 
@@ -66,12 +68,8 @@ def nce(z: np.ndarray, y: np.ndarray) -> float:
         >>> round(transferability.nce(source_labels, y), 3)
         -0.693
     """
-    z = np.asarray(z)
-    y = _check_labels(y, len(z))
-    if z.ndim != 1 or not np.issubdtype(z.dtype, np.integer) or z.min() < 0:
-        raise ValueError(
-            f"z holds predicted source labels (n,), whole numbers from 0; it is {z.dtype} {z.shape}."
-        )
+    z = np.unique(checks.labels(z, "The source labels"), return_inverse=True)[1]
+    y = _numbered(y, len(z))
     joint = np.zeros((int(z.max()) + 1, int(y.max()) + 1))
     np.add.at(joint, (z, y), 1 / len(y))
     conditional = joint / np.maximum(joint.sum(axis=1, keepdims=True), np.finfo(float).tiny)
@@ -99,12 +97,8 @@ def leep(source: np.ndarray, y: np.ndarray) -> float:
         >>> round(transferability.leep(proba, np.array([0, 1, 0, 1])), 3)
         -0.693
     """
-    source = np.asarray(source, float)
-    if source.ndim != 2 or not np.isfinite(source).all():
-        raise ValueError(f"source holds finite probabilities (n, s); it is {source.shape}.")
-    y = _check_labels(y, len(source))
-    if source.min() < 0 or np.abs(source.sum(axis=1) - 1).max() > 1e-3:
-        raise ValueError("Each row of source is 0 or more and sums to 1. Apply softmax to logits first.")
+    source = checks.probabilities(source)
+    y = _numbered(y, len(source))
     joint = np.zeros((int(y.max()) + 1, source.shape[1]))
     np.add.at(joint, y, source / len(y))
     marginal = joint.sum(axis=0)
@@ -145,7 +139,7 @@ def logme(f: np.ndarray, y: np.ndarray) -> float:
     keep = s > s[0] * max(f.shape) * np.finfo(float).eps
     u, s2 = u[:, keep], s[keep] ** 2
     s2 = s2 / s2.mean()
-    targets = (y[:, None] == np.unique(y)).astype(float)
+    targets = np.eye(y.max() + 1)[y]
     explained = (u.T @ targets) ** 2  # (r, k)
     rest = np.maximum((targets**2).sum(axis=0) - explained.sum(axis=0), 0)
     return float(np.mean([_evidence(e, r, s2, len(y)) for e, r in zip(explained.T, rest, strict=True)]))
@@ -171,19 +165,14 @@ def _evidence(explained: np.ndarray, rest: float, s2: np.ndarray, n: int) -> flo
 
 def _class_means(rows: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Replaces each row ``(n, d)`` by the mean of its class."""
-    classes, place, counts = np.unique(y, return_inverse=True, return_counts=True)
-    sums = np.zeros((len(classes), rows.shape[1]))
-    np.add.at(sums, place, rows)
-    return (sums / counts[:, None])[place]
+    sums = np.zeros((int(y.max()) + 1, rows.shape[1]))
+    np.add.at(sums, y, rows)
+    return (sums / np.bincount(y)[:, None])[y]
 
 
-def _check(f: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    f = np.asarray(f, float)
-    if f.ndim != 2 or f.shape[1] == 0:
-        raise ValueError(f"Features have the shape (n, d); these are {f.shape}.")
-    y = _check_labels(y, len(f))
-    if not np.isfinite(f).all():
-        raise ValueError("The features hold NaN or infinity. Look at the images and the backbone's weights.")
+def _check(f: np.ndarray, y: np.ndarray) -> checks.Pair:
+    f = checks.floats(f, "The features").astype(np.float64)
+    y = _numbered(y, len(f))
     if not (f.max(axis=0) > f.min(axis=0)).any():
         raise ValueError(
             "No feature varies from image to image: the score says nothing. Look at the backbone."
@@ -191,13 +180,9 @@ def _check(f: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return f, y
 
 
-def _check_labels(y: np.ndarray, n: int) -> np.ndarray:
-    y = np.asarray(y)
-    if y.shape != (n,) or n == 0 or not np.issubdtype(y.dtype, np.integer) or y.min() < 0:
-        raise ValueError(
-            f"Labels are whole numbers from 0, one for each of {n} images, n > 0; "
-            f"these are {y.dtype} {y.shape}."
-        )
-    if len(np.unique(y)) < 2:
+def _numbered(y: np.ndarray, n: int) -> np.ndarray:
+    """Labels of classes that all occur, 0..k-1: which numbers the classes have changes no score."""
+    y = np.unique(checks.labels(y, n=n), return_inverse=True)[1]
+    if y.max() == 0:
         raise ValueError("All labels are equal: with one class there is nothing to transfer to.")
     return y

@@ -16,12 +16,14 @@ from PIL import Image
 from tlhelpers.data import _known_sets, _splits
 from tlhelpers.data._errors import DataError, DataUnavailableError
 from tlhelpers.data._image_files import DEFAULT_SIZE, ImageFiles, ImageSequence, open_images
+from tlhelpers.data._layout import Layout
 
 __all__ = [
     "DataError",
     "DataUnavailableError",
     "Dataset",
     "ImageSequence",
+    "Layout",
     "class_counts",
     "load",
     "resize",
@@ -79,6 +81,7 @@ def load(
     seed: int = 0,
     image_size: int | None = None,
     lazy: bool = False,
+    layout: Layout | None = None,
 ) -> Dataset:
     """Loads a data set and splits it: stratified, disjoint, and the same for the same seed.
 
@@ -93,15 +96,16 @@ def load(
     directory. "digits" comes with scikit-learn: 8 x 8 pixels, a fixed third of it is the test pool.
     Nothing else is ever loaded in place of a set that is missing.
 
-    A folder (or zip file) holds one folder a class, or train/, val/ and test/ with class folders inside.
-    Without test/, a fixed fifth of each class becomes the test pool, the same for every seed. Grey,
+    A folder (or zip or tar file) holds one folder a class, or train/, val/ and test/ with class folders
+    inside, under names such as Training or test_set, too. What can be read in two ways is refused; `layout`
+    decides. Without test/, a fixed fifth of each class becomes the test pool, the same for every seed. Grey,
     palette, CMYK and 16-bit images become 8-bit RGB, transparent ones are laid on white, and
     rotation marks of cameras are applied. Labels follow the class names: by number where all are
     numbers, else by alphabet.
 
     Args:
         name_or_path: "digits", "cifar10", "mnist" or another name, or a path (one with a slash, one that
-            starts with a dot or ~, one that ends in .zip, or a `pathlib.Path`).
+            starts with a dot or ~, one that ends in .zip or .tgz, or a `pathlib.Path`).
         n_train: Training images. None: all that validation leaves.
         n_val: Validation images. None: all of val/ where the set ships one, else a tenth of
             the training pool.
@@ -111,6 +115,7 @@ def load(
             None: images stay as they are where all have one size, else 224.
         lazy: Whether images from a folder or zip file stay there, and are decoded when they are used: for
             more images than memory holds. Sets that come as arrays are arrays all the same.
+        layout: How a folder is to be read, where the names in it leave that open.
 
     Returns:
         The data set, uint8 images (n, h, w, 3) and int64 labels (n,).
@@ -133,7 +138,7 @@ def load(
     size = None if image_size is None else _splits.check_count("image_size", image_size)
     path, name = _find(name_or_path)
     if path is not None:
-        files = open_images(path, name)
+        files = open_images(path, name, layout)
         try:
             return _from_files(files, path, name, asked, seed, size, lazy)
         finally:
@@ -301,7 +306,7 @@ def _described(files: ImageFiles, path: Path) -> str:
         text += " (JPEG re-encoded: pixels differ slightly from the original)"
     if files.n_ignored:
         text += f" ({files.n_ignored:,} other files ignored)"
-    return text
+    return " ".join([text, *files.notes])
 
 
 def _from_arrays(name: str, asked: dict[str, int | None], seed: int, size: int | None) -> Dataset:

@@ -11,8 +11,9 @@ from hashlib import sha256
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from tlhelpers.data._decoding import decode, oriented_size
+from tlhelpers.data._decoding import decode, deep_top, oriented_size
 from tlhelpers.data._errors import DataError
+from tlhelpers.data._file_kinds import is_heic
 from tlhelpers.data._image_files import ImageFiles
 
 __all__ = ["Look", "look_through"]
@@ -29,12 +30,14 @@ class Look:
         size: Height and width as it is shown, in pixels.
         hash: The difference hash, 64 bits.
         thumbnail: float32 (side, side, 3).
+        top: The highest value of a picture of 16 bits; None for any other.
     """
 
     digest: bytes
     size: tuple[int, int]
     hash: int
     thumbnail: np.ndarray
+    top: int | None
 
 
 def look_through(
@@ -71,6 +74,7 @@ def _look(files: ImageFiles, name: str) -> Look | str:
         content = files.read_bytes(name)
         size = oriented_size(io.BytesIO(content))
         pixels = decode(io.BytesIO(content), 4 * _SIDE)
+        top = deep_top(io.BytesIO(content))
     except MemoryError:
         raise
     except Exception as error:  # decoders raise a dozen kinds of error on broken files
@@ -80,7 +84,7 @@ def _look(files: ImageFiles, name: str) -> Look | str:
     # The difference hash: whether each pixel of a tiny grey picture is brighter than its neighbour.
     grey = np.asarray(picture.convert("L").resize((9, 8), Image.Resampling.BOX), np.int16)
     bits = np.packbits(grey[:, 1:] > grey[:, :-1])
-    return Look(sha256(content).digest(), size, int.from_bytes(bits.tobytes(), "big"), thumbnail)
+    return Look(sha256(content).digest(), size, int.from_bytes(bits.tobytes(), "big"), thumbnail, top)
 
 
 def _why(error: Exception, content: bytes) -> str:
@@ -94,5 +98,7 @@ def _why(error: Exception, content: bytes) -> str:
     if isinstance(cause, Image.DecompressionBombError):
         return f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} million pixels; save it smaller"
     if isinstance(cause, UnidentifiedImageError):
+        if is_heic(content):
+            return 'HEIC, which pillow-heif reads: pip install "tlhelpers[app]". Or save it as JPEG'
         return "not an image, whatever its name says"
     return str(cause) or type(cause).__name__

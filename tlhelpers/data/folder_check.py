@@ -6,20 +6,28 @@ their hashes: a copy on both sides of a split makes a test result too good.
 
 import os
 import zipfile
-from collections.abc import Callable, Collection
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from tlhelpers import data
-from tlhelpers.data import _folders, _splits
+from tlhelpers.data import _splits
+from tlhelpers.data._class_check import settled
 from tlhelpers.data._copies import Copies, find_copies
+from tlhelpers.data._decoding import white_of
+from tlhelpers.data._groups import groups_of
 from tlhelpers.data._image_files import DEFAULT_SIZE, ImageFiles, open_images
+from tlhelpers.data._layout import Plan, joined, some
 from tlhelpers.data._scan import look_through
+from tlhelpers.data._split_up import split_up
+from tlhelpers.data._tar import TAR_SUFFIXES
 
 __all__ = ["Copies", "FolderCheck", "load"]
 
+POLICIES = ("group", "keep", "drop")
 SPLIT_WORDS = {"train": "training", "val": "validation", "test": "test"}
 
 
@@ -37,6 +45,12 @@ class FolderCheck:
         copies: Files that show one picture.
         sizes: int (n, 2): height and width of the readable images, in pixels.
         n_ignored: Files whose names are not those of images, or that lie outside of class folders.
+        said: How the folder was read and what of it is not used, one sentence each.
+        scenes: Classes in which so many pictures look alike that they show one scene.
+        unlabelled: Images of a test folder without class folders.
+        white: What counts as white in pictures of 16 bits; None where there are none.
+        leaks: Test images that belong together with a training image.
+        copy_policy: What was done about pictures that look alike: "group", "keep" or "drop".
     """
 
     name: str
@@ -48,6 +62,12 @@ class FolderCheck:
     copies: tuple[Copies, ...]
     sizes: np.ndarray
     n_ignored: int
+    said: tuple[str, ...] = ()
+    scenes: tuple[str, ...] = ()
+    unlabelled: tuple[str, ...] = ()
+    white: int | None = None
+    leaks: tuple[str, ...] = ()
+    copy_policy: str = "group"
 
     @property
     def n_images(self) -> int:
@@ -62,29 +82,10 @@ class FolderCheck:
 
     def notes(self) -> list[str]:
         """Returns what is worth knowing before a result is believed, one sentence each."""
-        found = []
+        found = list(self.said)
         if self.unreadable:
-            found.append(
-                f"{counted(len(self.unreadable), 'file')} could not be read and "
-                f"{'is' if len(self.unreadable) == 1 else 'are'} left out."
-            )
-        wrong = [c for c in self.copies if len(c.classes) > 1]
-        if wrong:
-            found.append(
-                f"{counted(len(wrong), 'picture')} {'lies' if len(wrong) == 1 else 'lie'} in more than one "
-                "class folder: at least one label must be wrong."
-            )
-        leaks = [c for c in self.copies if len(c.splits) > 1]
-        if leaks:
-            sets = " and ".join(word for split, word in SPLIT_WORDS.items() if split in self.shipped)
-            found.append(
-                f"{counted(len(leaks), 'picture')} {'lies' if len(leaks) == 1 else 'lie'} in more than one "
-                f"of {sets}. What is tested must not be trained on: the copies are left out."
-            )
-        rest = len(self.copies) - len({*map(id, wrong), *map(id, leaks)})
-        if rest:
-            more = "more picture" if wrong or leaks else "picture"
-            found.append(f"{counted(rest, more)} came with copies, in one and the same set.")
+            found.append(_unreadable(self.unreadable))
+        found += self._about_copies()
         if self.balance >= 3:
             found.append(
                 f"The largest class has {self.balance:.1f} times as many images as the smallest. "
@@ -95,6 +96,47 @@ class FolderCheck:
             found.append(
                 f"{counted(len(small), 'class', 'classes')} {'has' if len(small) == 1 else 'have'} fewer "
                 "than 10 test images: their own accuracy is a rough guess."
+            )
+        return found
+
+    def _about_copies(self) -> list[str]:
+        found = []
+        wrong = [c for c in self.copies if len(c.classes) > 1 and c.exact]
+        if wrong:
+            found.append(
+                f"{counted(len(wrong), 'picture')} {'lies' if len(wrong) == 1 else 'lie'} in more than one "
+                "class folder, as equal files: at least one label must be wrong. They are used as they are."
+            )
+        alike = [c for c in self.copies if len(c.classes) > 1 and not c.exact]
+        if alike:
+            found.append(
+                f"{counted(len(alike), 'picture')} {'has' if len(alike) == 1 else 'have'} a look-alike in "
+                "another class: look at their labels."
+            )
+        same = [c for c in self.copies if len(c.classes) == 1]
+        shared = [c for c in same if len(c.splits) > 1 and set(c.names) & set(self.left_out)]
+        if shared:
+            sets = " and ".join(word for split, word in SPLIT_WORDS.items() if split in self.shipped)
+            found.append(
+                f"{counted(len(shared), 'picture')} {'lies' if len(shared) == 1 else 'lie'} in more than one "
+                f"of {sets}. What is tested must not be trained on: the copies are left out."
+            )
+        rest = len(same) - len(shared)
+        if rest:
+            found.append(
+                f"{counted(rest, 'more picture' if wrong or shared else 'picture')} came with copies."
+            )
+        if self.leaks:
+            found.append(
+                f"{counted(len(self.leaks), 'test image')} {'belongs' if len(self.leaks) == 1 else 'belong'} "
+                f"together with training images ({some(self.leaks, 3)}): the accuracy may be too good. "
+                "--copies drop leaves out look-alikes."
+            )
+        if self.scenes:
+            found.append(
+                f"In {some(self.scenes)} many pictures look alike, as from a camera that does not move. All "
+                "are used. The accuracy then holds for this camera and this scene alone, and pictures taken "
+                "shortly after each other make it too good: --group keeps a day or a series on one side."
             )
         return found
 
@@ -116,21 +158,30 @@ def load(
     image_size: int = DEFAULT_SIZE,
     seed: int = 0,
     advance: Callable[[int, int], None] | None = None,
+    *,
+    layout: data.Layout | None = None,
+    copies: str = "group",
+    group: str | None = None,
 ) -> tuple[data.Dataset, FolderCheck]:
-    """Looks through a folder (or zip file) of images and splits it.
+    """Looks through a folder (or zip or tar file) of images and splits it.
 
     The layout is that of `tlhelpers.data.load`: one folder a class, or train/, val/ and test/ with class
     folders inside. What is missing is split off by the same rules: a fixed fifth of each class for test, a
-    tenth of the rest for validation. Unreadable files are left out. Of copies of one picture only one is used
-    where the split is made here. Where the folder ships splits, training images that are in validation or
-    test, and validation images that are in test, are left out. Equal files in folders of different classes
-    are left out, all of them.
+    tenth of the rest for validation. Unreadable files are left out. Of equal files in one class one is used,
+    that of the test where they lie in several splits. Pictures that only look alike are all used, on one side
+    of the split, unless they are a fifth of a class or more: then a camera looks at one scene.
 
     Args:
-        folder: The folder or zip file.
+        folder: The folder or archive.
         image_size: Side in pixels to which the centre square of each image is brought.
         seed: Of the split; 0 or larger.
         advance: Is called with the number of files looked at, and the number of all files.
+        layout: How the folder is to be read, where the names in it leave that open.
+        copies: ``"group"``, as described; ``"keep"`` uses every file, wherever it falls; ``"drop"`` uses one
+            of the pictures that look alike.
+        group: What belongs together and on one side of the split, such as the pictures of one patient: a
+            regular expression whose first group, or all that it finds, in a file's path names the group; or
+            a CSV file with file names and groups.
 
     Returns:
         The data set, whose images stay in their files until they are used; and what was found.
@@ -150,10 +201,13 @@ def load(
         >>> ds.class_names, len(check.unreadable)
         (('0', '1'), 0)
     """
+    if copies not in POLICIES:
+        raise ValueError(f"copies is one of {', '.join(POLICIES)}, not {copies!r}.")
     path = _checked_path(folder)
     seed, size = _splits.check_seed(seed), _splits.check_count("image_size", image_size)
     where = path.resolve().name + ("/" if path.is_dir() else "")
-    files = open_images(path, where)
+    layout = layout or data.Layout()
+    files = open_images(path, where, layout)
     entries = [
         (name, split, files.class_names[label])
         for split, part in files.parts.items()
@@ -165,15 +219,46 @@ def load(
         raise data.DataError(
             f"{where}: none of the {len(entries):,} files could be read as an image; {name}: {why}."
         )
-    split_here = not {"val", "test"} <= set(files.parts)
-    copies, left_out = find_copies([e for e in entries if e[0] in looks], looks, split_here)
-    by_class = _used(files, entries, unreadable, left_out, where)
-    ds, names = _split(files, by_class, where, seed, size)
+    deep = [look.top for look in looks.values() if look.top is not None]
+    files.white = white_of(deep) if deep else None
+    found = find_copies([e for e in entries if e[0] in looks], looks, copies)
+    plan = _used(files, entries, unreadable, found.left_out)
+    class_names = _settled(plan, where, layout.skip_small, len(unreadable), len(found.left_out))
+    groups = groups_of(group, [*looks]) if group is not None else {}
+    try:
+        ds, names = split_up(files, plan.by_class, class_names, seed, size, found.together, groups)
+    except data.DataError as error:
+        raise data.DataError(f"{where}: {error}") from error
     labels = {"train": ds.y_train, "val": ds.y_val, "test": ds.y_test}
-    counts = {split: data.class_counts(y, ds.class_names) for split, y in labels.items()}
-    sizes, shipped = np.array([look.size for look in looks.values()]), tuple(files.parts)
-    check = FolderCheck(where, shipped, names, counts, unreadable, left_out, copies, sizes, files.n_ignored)
-    return ds, check
+    return ds, FolderCheck(
+        name=where,
+        shipped=tuple(files.parts),
+        files=names,
+        counts={split: data.class_counts(y, ds.class_names) for split, y in labels.items()},
+        unreadable=unreadable,
+        left_out=found.left_out,
+        copies=found.copies,
+        sizes=np.array([look.size for look in looks.values()]),
+        n_ignored=files.n_ignored,
+        said=(*files.notes, *plan.notes),
+        scenes=found.scenes,
+        unlabelled=files.unlabelled,
+        white=files.white,
+        leaks=_leaks(names, found.together, groups),
+        copy_policy=copies,
+    )
+
+
+def _leaks(
+    names: dict[str, tuple[str, ...]], together: Iterable[Sequence[str]], groups: Mapping[str, str]
+) -> tuple[str, ...]:
+    """The test images that belong together with a training image: only where the folder ships its splits."""
+    group_of = {name: i for i, members in enumerate(together) for name in members}
+    found = []
+    for number in (group_of, groups):
+        trained = {number[name] for name in names["train"] if name in number}
+        found += [name for name in names["test"] if name in number and number[name] in trained]
+    return tuple(dict.fromkeys(found))
 
 
 def _checked_path(folder: str | os.PathLike[str]) -> Path:
@@ -183,7 +268,7 @@ def _checked_path(folder: str | os.PathLike[str]) -> Path:
         if not path.exists():
             raise data.DataError(f"There is no folder {path}. {expected}")
         if path.is_file():
-            if not zipfile.is_zipfile(path):
+            if not (zipfile.is_zipfile(path) or path.name.lower().endswith(TAR_SUFFIXES)):
                 raise data.DataError(f"{path} is a file. {expected}")
             return path
         closed: list[str] = []
@@ -204,58 +289,25 @@ def _used(
     entries: list[tuple[str, str, str]],
     unreadable: Collection[str],
     left_out: Collection[str],
-    where: str,
-) -> dict[str, dict[str, list[str]]]:
-    """Returns split -> class -> the files that are used.
-
-    Raises:
-        DataError: They are too few; the message says how many were left out.
-    """
+) -> Plan:
+    """Returns split -> class -> the files that are used."""
     by_class: dict[str, dict[str, list[str]]] = {
         split: {c: [] for c in files.class_names} for split in files.parts
     }
     for name, split, c in entries:
         if name not in unreadable and name not in left_out:
             by_class[split][c].append(name)
-    try:
-        _folders.check_classes(by_class, where)
-    except data.DataError as error:
-        if not unreadable and not left_out:
-            raise
-        raise data.DataError(
-            f"{error} (Left out: {counted(len(unreadable), 'unreadable file')}, "
-            f"{counted(len(left_out), 'copy', 'copies')}.)"
-        ) from error
-    return by_class
+    return Plan(by_class)
 
 
-def _split(
-    files: ImageFiles, by_class: dict[str, dict[str, list[str]]], where: str, seed: int, size: int
-) -> tuple[data.Dataset, dict[str, tuple[str, ...]]]:
-    """Splits as `data.load` does; returns the names of the files, too."""
-    names: dict[str, list[str]] = {}
-    labels: dict[str, np.ndarray] = {}
-    for split, classes in by_class.items():
-        names[split] = [name for c in files.class_names for name in classes[c]]
-        counts = [len(classes[c]) for c in files.class_names]
-        labels[split] = np.repeat(np.arange(len(counts), dtype=np.int64), counts)
-    source = where
-    if "test" not in names:
-        rest, pool = _splits.cut_test_pool(labels["train"], data.TEST_SHARE)
-        names["test"], labels["test"] = [names["train"][i] for i in pool], labels["train"][pool]
-        names["train"], labels["train"] = [names["train"][i] for i in rest], labels["train"][rest]
-        source += "; no test/ inside, so a fixed fifth of each class is the test pool"
-    asked = dict.fromkeys(("n_train", "n_val", "n_test"))
-    chosen = _splits.choose(labels["train"], labels.get("val"), labels["test"], asked, seed, where)
-    pools = ("train", "val" if "val" in names else "train", "test")
-    picked = {
-        split: tuple(names[pool][i] for i in places)
-        for split, pool, places in zip(("train", "val", "test"), pools, chosen, strict=True)
-    }
-    y = [labels[pool][places] for pool, places in zip(pools, chosen, strict=True)]
-    x = [data.ImageSequence(files, chosen_names, size) for chosen_names in picked.values()]
-    ds = data.Dataset(x[0], y[0], x[1], y[1], x[2], y[2], files.class_names, source)
-    return ds, picked
+def _settled(plan: Plan, where: str, skip_small: bool, n_unreadable: int, n_copies: int) -> tuple[str, ...]:
+    """The class names, once all classes are found to be usable; an error says how much was left out."""
+    hint = ""
+    if n_unreadable or n_copies:
+        hint = (
+            f" (Left out: {counted(n_unreadable, 'unreadable file')}, {counted(n_copies, 'copy', 'copies')}.)"
+        )
+    return settled(plan, where, skip_small, hint)
 
 
 def counted(n: int, one: str, many: str = "") -> str:
@@ -267,3 +319,16 @@ def counted(n: int, one: str, many: str = "") -> str:
         ('1 image', '2 copies')
     """
     return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
+def _unreadable(files: Mapping[str, str]) -> str:
+    """How many files of which kind could not be read, and what to do."""
+    kinds = Counter(name.rpartition(".")[2].lower() for name in files)
+    listed = joined(f"{n:,} .{kind}" for kind, n in kinds.most_common(4))
+    text = (
+        f"{counted(len(files), 'file')} could not be read and {'is' if len(files) == 1 else 'are'} left out"
+    )
+    if len(kinds) > 1 or len(files) > 9:
+        text += f" ({listed})"
+    name, why = next(iter(files.items()))
+    return f"{text}. The first is {name}: {why}."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -283,20 +282,17 @@ def _from_files(
         notes.append(f"images of several sizes, brought to {DEFAULT_SIZE} pixels")
     val_names, val_labels = (names, labels) if val is None else (list(val.names), val.labels)
 
-    def images(names: Sequence[str], places: NDArray[np.int64]) -> NDArray[np.uint8] | ImageSequence:
-        wanted = [names[i] for i in places]
-        return ImageSequence(files, wanted, to) if lazy else files.read(wanted, to)
-
-    return Dataset(
-        images(names, chosen[0]),
-        labels[chosen[0]],
-        images(val_names, chosen[1]),
-        val_labels[chosen[1]],
-        images(test_names, chosen[2]),
-        test_labels[chosen[2]],
-        files.class_names,
-        "; ".join(notes),
-    )
+    wanted = [
+        [pool[i] for i in places] for pool, places in zip((names, val_names, test_names), chosen, strict=True)
+    ]
+    x: list[NDArray[np.uint8] | ImageSequence]
+    if lazy:
+        x = [ImageSequence(files, part, to) for part in wanted]
+    else:  # all in one, so that an error names every file that is broken
+        ends = np.cumsum([len(part) for part in wanted])[:-1]
+        x = list(np.split(files.read([name for part in wanted for name in part], to), ends))
+    y = (labels[chosen[0]], val_labels[chosen[1]], test_labels[chosen[2]])
+    return Dataset(x[0], y[0], x[1], y[1], x[2], y[2], files.class_names, "; ".join(notes))
 
 
 def _described(files: ImageFiles, path: Path) -> str:

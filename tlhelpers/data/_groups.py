@@ -45,8 +45,8 @@ def groups_of(rule: str, names: Sequence[str]) -> dict[str, str]:
 
 def numbered(
     names: Sequence[str], together: Iterable[Sequence[str]], groups: Mapping[str, str]
-) -> NDArray[np.int64] | None:
-    """Returns a number for each file, equal for those that belong together; None where each is alone."""
+) -> dict[str, int]:
+    """Returns a number for each file, equal for those that belong together; nothing where each is alone."""
     leader: dict[object, object] = {}
 
     def top(key: object) -> object:
@@ -61,7 +61,8 @@ def numbered(
         leader[top(name)] = top(("group", group))
     tops = [top(name) for name in names]
     number = {key: i for i, key in enumerate(dict.fromkeys(tops))}
-    return None if len(number) == len(names) else np.array([number[key] for key in tops], np.int64)
+    alone = len(number) == len(names)
+    return {} if alone else {name: number[key] for name, key in zip(names, tops, strict=True)}
 
 
 def cut(labels: Indices, groups: Indices, share: float, seed: int, say: Callable[[int], str]) -> Indices:
@@ -88,7 +89,7 @@ def cut(labels: Indices, groups: Indices, share: float, seed: int, say: Callable
     alone = [say(int(c)) for c in np.unique(labels) if (counts[:, c] > 0).sum() < 2]
     if alone:
         raise DataError(
-            f"all images of {', '.join(alone)} belong to one group, and it cannot be on both sides of a split. "
+            f"all images of {', '.join(alone)} belong to one group, which cannot be split. "
             "Add images of other groups, or put test images of their own into test/."
         )
     total = counts.sum(axis=0)

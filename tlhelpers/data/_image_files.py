@@ -266,6 +266,10 @@ class ImageSequence:
         """Returns the same images with left and right exchanged; they stay in their files, too."""
         return ImageSequence(self._files, self._names, self._size, not self._mirror)
 
+    def followed_by(self, other: ImageSequence) -> ImageSequence:
+        """Returns these images and then those of another sequence out of the same folder or archive."""
+        return ImageSequence(self._files, [*self._names, *other._names], self._size, self._mirror)
+
     def digest(self) -> str:
         """Returns a digest of the files' content and of the size to which they are brought."""
         white = f" white {self._files.white}" if self._files.white else ""

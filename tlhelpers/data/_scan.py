@@ -16,7 +16,7 @@ from tlhelpers.data._errors import DataError
 from tlhelpers.data._file_kinds import is_heic
 from tlhelpers.data._image_files import ImageFiles
 
-__all__ = ["Look", "look_through"]
+__all__ = ["Look", "look_through", "why_not"]
 
 _SIDE = 16  # of a thumbnail
 
@@ -78,7 +78,7 @@ def _look(files: ImageFiles, name: str) -> Look | str:
     except MemoryError:
         raise
     except Exception as error:  # decoders raise a dozen kinds of error on broken files
-        return _why(error, content)
+        return why_not(error, content)
     picture = Image.fromarray(pixels)
     thumbnail = np.asarray(picture.resize((_SIDE, _SIDE), Image.Resampling.BOX), np.float32)
     # The difference hash: whether each pixel of a tiny grey picture is brighter than its neighbour.
@@ -87,7 +87,8 @@ def _look(files: ImageFiles, name: str) -> Look | str:
     return Look(sha256(content).digest(), size, int.from_bytes(bits.tobytes(), "big"), thumbnail, top)
 
 
-def _why(error: Exception, content: bytes) -> str:
+def why_not(error: Exception, content: bytes) -> str:
+    """Why a file could not be read, from the error and what could be read of it, in words."""
     cause = error.__cause__ if isinstance(error, DataError) and error.__cause__ else error
     if isinstance(cause, PermissionError):
         return "no permission to read it"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -19,8 +19,7 @@ def split_up(
     class_names: tuple[str, ...],
     seed: int,
     size: int,
-    together: Iterable[Sequence[str]],
-    groups: Mapping[str, str],
+    groups: Mapping[str, int],
 ) -> tuple[data.Dataset, dict[str, tuple[str, ...]]]:
     """Splits images where the folder does not; returns the data set and the names of its files.
 
@@ -32,8 +31,7 @@ def split_up(
         class_names: In the order of the labels.
         seed: Of the split.
         size: Side in pixels.
-        together: Files that look alike.
-        groups: File -> group, as the reader says.
+        groups: File -> number, equal for those that belong together; empty where each is alone.
 
     Raises:
         DataError: A class cannot be split, since all its images belong together.
@@ -45,8 +43,8 @@ def split_up(
         counts = [len(classes[c]) for c in class_names]
         labels[split] = np.repeat(np.arange(len(counts), dtype=np.int64), counts)
     source = files.where
-    numbers = _groups.numbered(names["train"], together, groups)
-    if numbers is not None:
+    if groups:
+        numbers = np.array([groups[name] for name in names["train"]])
         for split, share, cut_seed in (("test", data.TEST_SHARE, 0), ("val", _splits.VALIDATION_SHARE, seed)):
             if split not in names:
                 pool = _groups.cut(labels["train"], numbers, share, cut_seed, class_names.__getitem__)

@@ -7,8 +7,8 @@ their hashes: a copy on both sides of a split makes a test result too good.
 import os
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from tlhelpers.data import _splits
 from tlhelpers.data._class_check import settled
 from tlhelpers.data._copies import Copies, find_copies
 from tlhelpers.data._decoding import white_of
-from tlhelpers.data._groups import groups_of
+from tlhelpers.data._groups import groups_of, numbered
 from tlhelpers.data._image_files import DEFAULT_SIZE, ImageFiles, open_images
 from tlhelpers.data._layout import Plan, joined, some
 from tlhelpers.data._scan import look_through
@@ -50,7 +50,7 @@ class FolderCheck:
         unlabelled: Images of a test folder without class folders.
         white: What counts as white in pictures of 16 bits; None where there are none.
         leaks: Test images that belong together with a training image.
-        copy_policy: What was done about pictures that look alike: "group", "keep" or "drop".
+        groups: File -> number, equal for those that belong together; empty where each is alone.
     """
 
     name: str
@@ -67,7 +67,7 @@ class FolderCheck:
     unlabelled: tuple[str, ...] = ()
     white: int | None = None
     leaks: tuple[str, ...] = ()
-    copy_policy: str = "group"
+    groups: dict[str, int] = field(default_factory=dict)
 
     @property
     def n_images(self) -> int:
@@ -91,7 +91,7 @@ class FolderCheck:
                 f"The largest class has {self.balance:.1f} times as many images as the smallest. "
                 "Look at the accuracy of each class, not only at the total."
             )
-        small = [c for c, n in self.counts["test"].items() if n < 10]
+        small = [c for c, n in self.counts["test"].items() if 0 < n < 10]
         if small:
             found.append(
                 f"{counted(len(small), 'class', 'classes')} {'has' if len(small) == 1 else 'have'} fewer "
@@ -224,9 +224,10 @@ def load(
     found = find_copies([e for e in entries if e[0] in looks], looks, copies)
     plan = _used(files, entries, unreadable, found.left_out)
     class_names = _settled(plan, where, layout.skip_small, len(unreadable), len(found.left_out))
-    groups = groups_of(group, [*looks]) if group is not None else {}
+    used = [name for classes in plan.by_class.values() for names in classes.values() for name in names]
+    groups = numbered(used, found.together, groups_of(group, used) if group is not None else {})
     try:
-        ds, names = split_up(files, plan.by_class, class_names, seed, size, found.together, groups)
+        ds, names = split_up(files, plan.by_class, class_names, seed, size, groups)
     except data.DataError as error:
         raise data.DataError(f"{where}: {error}") from error
     labels = {"train": ds.y_train, "val": ds.y_val, "test": ds.y_test}
@@ -244,21 +245,15 @@ def load(
         scenes=found.scenes,
         unlabelled=files.unlabelled,
         white=files.white,
-        leaks=_leaks(names, found.together, groups),
-        copy_policy=copies,
+        leaks=_leaks(names, groups),
+        groups=groups,
     )
 
 
-def _leaks(
-    names: dict[str, tuple[str, ...]], together: Iterable[Sequence[str]], groups: Mapping[str, str]
-) -> tuple[str, ...]:
+def _leaks(names: Mapping[str, tuple[str, ...]], groups: Mapping[str, int]) -> tuple[str, ...]:
     """The test images that belong together with a training image: only where the folder ships its splits."""
-    group_of = {name: i for i, members in enumerate(together) for name in members}
-    found = []
-    for number in (group_of, groups):
-        trained = {number[name] for name in names["train"] if name in number}
-        found += [name for name in names["test"] if name in number and number[name] in trained]
-    return tuple(dict.fromkeys(found))
+    trained = {groups[name] for name in names["train"]} if groups else set()
+    return tuple(name for name in names["test"] if trained and groups[name] in trained)
 
 
 def _checked_path(folder: str | os.PathLike[str]) -> Path:

@@ -50,15 +50,16 @@ class Choice:
 
 
 # With 5 images a class, fine-tuning was no better than the probe in chapter 8; with 50, training the upper
-# blocks was better by 8.9 points. Between the two nothing is measured: the border is where a tenth of a class,
-# set aside for validation, would be fewer than three images, with which nothing can be chosen.
+# blocks was better by 8.9 points. Between the two nothing is measured. The border is where a tenth of a
+# class, set aside for validation, would be fewer than three images: with so few, nothing can be chosen.
 CHOICES = (
     Choice(
         30,
         ("linear probe",),
         5,
-        "With fewer than 30 images in a class, few can be set aside to choose and to test. So one simple method "
-        "is used, and each image is named once by a model that was trained without it (cross-validation).",
+        "With fewer than 30 images in a class, few can be set aside to choose and to test. So one simple "
+        "method is used, and each image is named once by a model that was trained without it "
+        "(cross-validation).",
     ),
     Choice(
         float("inf"),

@@ -60,8 +60,9 @@ def from_folder(
 
     With 30 images in each class or more, linear probes are trained on the features of the last layer and on
     those of several depths, and the blocks above ``border`` are fine-tuned on a cached frozen trunk. The
-    validation images choose between the three; of equals, the simpler one is kept. With fewer images one probe is cross-validated and then trained on all. What chose also sets the temperature of the
-    probabilities (Guo et al., 2017). Test images are used once, at the end, with the exported model.
+    validation images choose between the three; of equals, the simpler one is kept. With fewer images a probe is
+    cross-validated and then trained on all. What chose also sets the temperature of the probabilities (Guo
+    et al., 2017). Test images are used once, at the end, with the exported model.
 
     Args:
         folder: One folder a class, or train/, val/, test/ with class folders inside; see `folder_check.load`.
@@ -145,7 +146,8 @@ def _train(
         used["test"] = check.counts["test"] if shipped else none
         tested = check.files["test"] if shipped else names
         check = replace(check, counts=used, files={"train": names, "val": (), "test": tested})
-        ds = replace(ds, x_train=x, y_train=y, **({} if shipped else {"x_test": x, "y_test": y}))
+        ds = replace(ds, x_train=x, y_train=y)
+        ds = ds if shipped else replace(ds, x_test=x, y_test=y)
     t = temperature(fitted.y, fitted.logits)
     outcome = Outcome(
         check=check,

@@ -52,8 +52,8 @@ def judge(o: "Outcome") -> Verdict:
     reasons = []
     if useless:
         reasons.append(
-            f"It is not shown to be better than always naming {o.class_names[frequent]}, which would be right "
-            f"in {share:.0%} of the {'images' if o.cross_validated else 'test images'}."
+            f"It is not shown to be better than always naming {o.class_names[frequent]}, which would be "
+            f"right in {share:.0%} of the {'images' if o.cross_validated else 'test images'}."
         )
     if shifted:
         reasons.append(
@@ -63,7 +63,7 @@ def judge(o: "Outcome") -> Verdict:
         )
     if o.check.scenes:
         reasons.append(
-            "Many pictures look alike, as from a camera that does not move: all this holds for that scene alone."
+            "Many pictures look alike, as from a camera that does not move: this holds for that scene alone."
         )
     if o.check.leaks:
         reasons.append(

@@ -81,8 +81,8 @@ def _to_rgb(image: Image.Image, white: int | None = None) -> Image.Image:
         return image
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, image).convert("RGB")
+        paper = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        return Image.alpha_composite(paper, image).convert("RGB")
     if image.mode.startswith("I"):  # 16 bit, or fewer in 16
         deep = np.asarray(image).astype(np.float64).clip(0, 65535)
         scale = 255 / max(white or 0, white_of([int(deep.max(initial=0))]))

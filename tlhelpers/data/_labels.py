@@ -145,7 +145,7 @@ def _table(name: str, content: bytes, index: dict[str, str | None]) -> _Table:
     hits = [sum(image is not None for image in column) for column in found]
     column = max(range(width), key=hits.__getitem__)
     if hits[column] < 0.2 * (len(rows) - 1) or not hits[column]:
-        seen = index and next(iter(index))
+        seen = next(iter(index), "missing")
         raise DataError(
             f"{name} has no column with the names of the images: the best one, "
             f"{rows[0][column] if column < len(rows[0]) else column + 1}, fits {hits[column]:,} of "

@@ -420,10 +420,14 @@ def test_a_place_that_cannot_be_written(tmp_path, command, monkeypatch):
         assert result.exit_code == 1
         assert "Not done" in result.output
 
-    def refuse(**options):
-        raise PermissionError(13, "Permission denied")
+    made = Path.mkdir
 
-    monkeypatch.setattr(pipeline.tempfile, "mkdtemp", refuse)
+    def refuse(path, *arguments, **options):
+        if path.suffix == ".tmp":
+            raise PermissionError(13, "Permission denied")
+        made(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
     result = command(folder, "--out", tmp_path / "report")
     assert result.exit_code == 1
     assert "cannot be written (Permission denied)" in result.output

@@ -5,7 +5,6 @@ import io
 import os
 import pickle
 import re
-import sys
 import types
 from collections import OrderedDict
 from pathlib import Path
@@ -15,54 +14,19 @@ import pytest
 
 from tlhelpers.backbones import _torch_weights
 from tlhelpers.backbones._torch_weights import WeightsFileError, read_state_dict
+from weights_files import (
+    HEADER,
+    Block,
+    HalfStorage,
+    LongStorage,
+    Tensor,
+    content,
+    dumps,
+    floats,
+)
 
 # What to do must stand in every message.
 ADVICE = r"Install its package again, or take the file from its original source\."
-
-# `torch` is not installed here. These stand in for it while a file is written, and only then.
-TORCH = types.ModuleType("torch")
-TORCH_UTILS = types.ModuleType("torch._utils")
-
-
-class FloatStorage:
-    pass
-
-
-class LongStorage:
-    pass
-
-
-class HalfStorage:
-    pass
-
-
-def _rebuild_tensor_v2():
-    pass
-
-
-for _thing in (FloatStorage, LongStorage, HalfStorage):
-    _thing.__module__ = "torch"
-    setattr(TORCH, _thing.__name__, _thing)
-_rebuild_tensor_v2.__module__ = "torch._utils"
-TORCH_UTILS._rebuild_tensor_v2 = _rebuild_tensor_v2
-
-
-class Block:
-    """The numbers under one or several tensors."""
-
-    def __init__(self, key, numbers, kind=FloatStorage, claimed=None):
-        self.key, self.numbers, self.kind = key, numbers, kind
-        self.claimed = numbers.size if claimed is None else claimed
-
-
-class Tensor:
-    """Pickled as PyTorch pickles a tensor: a call of `_rebuild_tensor_v2` on a block."""
-
-    def __init__(self, block, shape, strides, offset=0):
-        self.arguments = (block, offset, shape, strides, False, OrderedDict())
-
-    def __reduce__(self):
-        return _rebuild_tensor_v2, self.arguments
 
 
 class Call:
@@ -75,46 +39,10 @@ class Call:
         return self.function, self.arguments
 
 
-class _Pickler(pickle.Pickler):
-    def persistent_id(self, thing):
-        if isinstance(thing, Block):
-            return ("storage", thing.kind, thing.key, "cpu", thing.claimed, None)
-        return None
-
-
-def dumps(thing) -> bytes:
-    """Pickle with protocol 2, as PyTorch did."""
-    stream = io.BytesIO()
-    present = {name: sys.modules.get(name) for name in ("torch", "torch._utils")}
-    sys.modules.update({"torch": TORCH, "torch._utils": TORCH_UTILS})
-    try:
-        _Pickler(stream, 2).dump(thing)
-    finally:
-        for name, module in present.items():
-            if module is None:
-                del sys.modules[name]
-            else:
-                sys.modules[name] = module
-    return stream.getvalue()
-
-
-HEADER = dumps(_torch_weights.MAGIC) + dumps(_torch_weights.PROTOCOL) + dumps({"little_endian": True})
-
-
-def content(tensors, *blocks) -> bytes:
-    """The bytes of a file as `torch.save` wrote it before PyTorch 1.6."""
-    numbers = b"".join(b.numbers.size.to_bytes(8, "little") + b.numbers.tobytes() for b in blocks)
-    return HEADER + dumps(tensors) + dumps([b.key for b in blocks]) + numbers
-
-
 def read(tmp_path: Path, data: bytes) -> dict[str, np.ndarray]:
     path = tmp_path / "weights.pth"
     path.write_bytes(data)
     return read_state_dict(path)
-
-
-def floats(n: int) -> np.ndarray:
-    return np.arange(n, dtype="<f4")
 
 
 def good() -> bytes:
@@ -126,7 +54,7 @@ def good() -> bytes:
 
 
 def test_tensors_come_back_in_order(tmp_path):
-    weights, count = Block("17", floats(12)), Block("18", np.array([5], "<i8"), LongStorage)
+    weights, count = Block("17", floats(16)), Block("18", np.array([5], "<i8"), LongStorage)
     tensors = OrderedDict(
         b=Tensor(weights, (2, 3), (3, 1)),
         a=Tensor(weights, (3, 2), (1, 3)),  # the transpose of the same numbers
@@ -220,7 +148,7 @@ def test_a_block_with_a_forged_length_cannot_read_other_memory(tmp_path):
         b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + forged + b"K\x00M\xe8\x03\x85K\x01\x85\x89}tR"
     )
     body = b"\x80\x02}X\x01\x00\x00\x00a" + tensor + b"s."
-    with pytest.raises(WeightsFileError, match=f"does not hold. {ADVICE}"):
+    with pytest.raises(WeightsFileError, match=f"instruction BINFLOAT stands .* {ADVICE}"):
         read(tmp_path, HEADER + body + dumps([]))
 
 
@@ -252,7 +180,7 @@ def test_wrong_magic_or_protocol(tmp_path, data):
     "data", [b"PK\x03\x04" + bytes(60), b"\x89HDF\r\n\x1a\n" + bytes(60), b"<html>", bytes(9)]
 )
 def test_another_format(tmp_path, data):
-    with pytest.raises(WeightsFileError, match=f"damaged or of another format .*{ADVICE}"):
+    with pytest.raises(WeightsFileError, match=f"damaged or of another format: .*{ADVICE}"):
         read(tmp_path, data)
 
 
@@ -304,7 +232,7 @@ def test_a_block_that_is_not_there(tmp_path):
         read(tmp_path, HEADER + dumps({"a": Tensor(block, (2,), (1,))}) + dumps([]))
 
 
-@pytest.mark.parametrize("thing", [[1, 2], "text", None, {"a": 1}, {"a": "text"}, {"a": [1.0]}])
+@pytest.mark.parametrize("thing", [[1, 2], "text", None, {"a": 1}, {"a": "text"}, {"a": [1]}])
 def test_no_dictionary_of_tensors(tmp_path, thing):
     with pytest.raises(WeightsFileError, match=f"no dictionary of tensors. {ADVICE}"):
         read(tmp_path, content(thing))

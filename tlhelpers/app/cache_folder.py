@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tlhelpers import cache
-from tlhelpers.paths import cache_dir
+from tlhelpers.paths import cache_dir, leftovers
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,21 @@ def stopped() -> list[Path]:
     return sorted(cache.folder().glob("*.parts"))
 
 
+def left_behind() -> tuple[list[Path], int]:
+    """Returns what killed processes left in the cache and nothing reads, and its bytes.
+
+    What is a day old goes when something is written to its folder; `clear` removes all of it.
+    """
+    places = [cache_dir(), *(path for path in cache_dir().rglob("*") if path.is_dir())]
+    found = [path for place in places for path in leftovers(place, age=0)]
+    return found, sum(path.stat().st_size for path in found if path.is_file())
+
+
 def clear() -> int:
-    """Removes all arrays, exported graphs and parts. Returns the number of bytes that became free."""
-    freed = 0
+    """Removes all arrays, graphs, parts and leftovers. Returns the number of bytes that became free."""
+    found, freed = left_behind()
+    for path in found:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     for place in (cache.folder(), cache_dir() / "onnx"):
         freed += sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
         shutil.rmtree(place, ignore_errors=True)

@@ -91,6 +91,10 @@ def cache_list() -> None:
         f"{len(found)} arrays, {_megabytes(sum(e.n_bytes for e in found))}, in {escape(str(disk.folder()))}",
         soft_wrap=True,
     )
+    left, n_bytes = cache_folder.left_behind()
+    if left:
+        said = "files that killed runs left behind; they go by themselves after a day, or with cache clear"
+        console.print(f"{len(left)} {said} ({_megabytes(n_bytes)})", soft_wrap=True)
 
 
 @cache.command("verify")

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tlhelpers.app.cache_folder import left_behind
 from tlhelpers.paths import cache_dir
 
 __all__ = ["GAP", "MISSING", "NOTE", "OK", "Finding", "examine"]
@@ -276,6 +277,8 @@ def _space() -> list[Finding]:
     existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     if existing.is_dir() and os.access(existing, os.W_OK):
         state = f"{size / 2**20:,.0f} MiB" if folder.is_dir() else "empty so far"
+        left, n_bytes = left_behind()
+        state += f"; {len(left)} files of killed runs, {n_bytes / 2**20:,.0f} MiB" if left else ""
         findings = [Finding(area, "cache", OK, f"{folder} ({state})")]
     else:
         how = "Set TLHELPERS_CACHE to a folder that you can write to."

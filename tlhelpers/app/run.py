@@ -3,8 +3,6 @@
 import datetime
 import math
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +21,8 @@ from tlhelpers.extras import extra
 
 with extra("app"):
     from tlhelpers.app import methods, model_file, predict, report
+    from tlhelpers.app._staging import recover
+    from tlhelpers.app._staging import staged as staging
     from tlhelpers.app.methods import RECIPE, Fitted, Settings, Step
     from tlhelpers.app.model_file import About, Predict
     from tlhelpers.app.report import Outcome
@@ -60,7 +60,7 @@ def from_folder(
 
     With 30 images in each class or more, linear probes are trained on the features of the last layer and on
     those of several depths, and the blocks above ``border`` are fine-tuned on a cached frozen trunk. The
-    validation images choose between the three; of equals, the simpler one is kept. With fewer images a probe is
+    validation images choose between the three; of equals, the simpler one is kept. With fewer, a probe is
     cross-validated and then trained on all. What chose also sets the temperature of the probabilities (Guo
     et al., 2017). Test images are used once, at the end, with the exported model.
 
@@ -68,8 +68,8 @@ def from_folder(
         folder: One folder a class, or train/, val/, test/ with class folders inside; see `folder_check.load`.
         out: A folder for ``report.html``, ``model.keras``, ``model.onnx`` and ``classes.txt``. Or a name that
             ends in ``.html``: then the other files lie beside it, under the same name. They appear
-            when everything is done, the report last. Images of a test folder without classes are named in
-            ``predictions.csv``.
+            when everything is done, the folder in one step. Images of a test folder without classes are named
+            in ``predictions.csv``.
         image_size: Side in pixels at which the backbone sees an image.
         seed: Of the split and of the training.
         epochs: Epochs of fine-tuning; 0 leaves it out.
@@ -92,8 +92,9 @@ def from_folder(
         OSError: ``out`` exists, or cannot be written.
     """
     started = time.perf_counter()
+    recover(Path(out).expanduser())
     files = _files(Path(out).expanduser(), Path(folder).expanduser(), overwrite)
-    with _staging(files, Path(out).expanduser()) as staged:
+    with staging(files, Path(out).expanduser()) as staged:
         with step("Looking through the images", None) as update:
             size = backbone.image_size if backbone else image_size
             ds, check = folder_check.load(
@@ -311,25 +312,3 @@ def _files(out: Path, folder: Path, overwrite: bool) -> dict[str, Path]:
     if taken and not overwrite:
         raise FileExistsError(f"{taken[0]} exists. Choose another name, or say --overwrite.")
     return files
-
-
-@contextmanager
-def _staging(files: dict[str, Path], out: Path) -> Iterator[dict[str, Path]]:
-    """Gives paths to write to; when the block ends well, the files go where they belong, the report last."""
-    place = out if out.is_dir() else out.parent
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.stem[:60]}-", dir=place))
-    except OSError as error:
-        raise OSError(f"{place} cannot be written ({error.strerror}). Choose another --out.") from error
-    try:
-        staged = {key: folder / path.name for key, path in files.items()}
-        yield staged
-        files["report"].parent.mkdir(exist_ok=True)
-        for key in ("classes", "predictions", "keras", "onnx", "report"):
-            if staged[key].is_file():
-                os.replace(staged[key], files[key])
-            else:
-                files[key].unlink(missing_ok=True)  # of an earlier report
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

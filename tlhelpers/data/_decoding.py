@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from tlhelpers.data._damage import damage, ends_grey
 from tlhelpers.extras import MissingExtraError, extra
 
 with suppress(MissingExtraError), extra("app"):  # HEIC, the pictures of telephones
@@ -17,7 +18,7 @@ with suppress(MissingExtraError), extra("app"):  # HEIC, the pictures of telepho
 
     pillow_heif.register_heif_opener()
 
-__all__ = ["decode", "deep_top", "oriented_size", "white_of"]
+__all__ = ["decode", "deep_top", "oriented_size", "pixels_of", "white_of"]
 
 
 def _may_be_turned(image: Image.Image) -> bool:
@@ -25,9 +26,24 @@ def _may_be_turned(image: Image.Image) -> bool:
     return any(key in image.info for key in keys)
 
 
+@contextmanager
+def _opened(stream: IO[bytes]) -> Iterator[Image.Image]:
+    """Opens a picture, unless it has more pixels than Pillow takes without a warning."""
+    limit = Image.MAX_IMAGE_PIXELS or float("inf")
+    try:
+        image = Image.open(stream)
+        too_large = image.width * image.height > limit
+    except Image.DecompressionBombError:  # twice as many, or more
+        too_large = True
+    if too_large:
+        raise ValueError(f"above the limit of {limit / 1e6:,.1f} million pixels; save it smaller")
+    with image:
+        yield image
+
+
 def oriented_size(stream: IO[bytes]) -> tuple[int, int]:
     """(height, width) of an image as it is shown. Reads the header only."""
-    with Image.open(stream) as image:
+    with _opened(stream) as image:
         if image.format == "TIFF":
             image.load()  # Pillow turns TIFF files itself, while loading
         width, height = image.size
@@ -45,13 +61,26 @@ def decode(stream: IO[bytes], size: int | None, white: int | None = None) -> NDA
 
     Returns:
         uint8 (h, w, 3).
+
+    Raises:
+        ValueError: It has too many pixels, or its end is missing.
     """
-    with Image.open(stream) as opened:
-        if size is not None:
-            opened.draft(None, (2 * size, 2 * size))  # lets JPEG skip detail that resizing throws away
-        opened.load()
-        image = ImageOps.exif_transpose(opened) if _may_be_turned(opened) else opened
-        image = _to_rgb(image, white)
+    with _opened(stream) as opened:
+        pixels = pixels_of(opened, size, white)
+        if ends_grey(opened):
+            stream.seek(0)
+            if problem := damage(stream.read()):
+                raise ValueError(problem)
+        return pixels
+
+
+def pixels_of(opened: Image.Image, size: int | None, white: int | None = None) -> NDArray[np.uint8]:
+    """What `decode` makes of an opened picture: uint8 (h, w, 3). It changes the picture."""
+    if size is not None:
+        opened.draft(None, (2 * size, 2 * size))  # lets JPEG skip detail that resizing throws away
+    opened.load()
+    image = ImageOps.exif_transpose(opened) if _may_be_turned(opened) else opened
+    image = _to_rgb(image, white)
     if size is not None and image.size != (size, size):
         image = ImageOps.fit(image, (size, size), method=Image.Resampling.BICUBIC)
     return np.asarray(image)
@@ -59,7 +88,7 @@ def decode(stream: IO[bytes], size: int | None, white: int | None = None) -> NDA
 
 def deep_top(stream: IO[bytes]) -> int | None:
     """The highest value of a picture of 16 bits; None for any other."""
-    with Image.open(stream) as image:
+    with _opened(stream) as image:
         return int(np.asarray(image).max(initial=0)) if image.mode.startswith("I") else None
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import os
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from tlhelpers.data._decoding import decode, oriented_size
 from tlhelpers.data._errors import DataError, together
 from tlhelpers.data._layout import Layout
 from tlhelpers.data._listing import listed
+from tlhelpers.data._stores import FolderStore, ZipStore
 from tlhelpers.data._tar import TAR_SUFFIXES, unpacked
 
 __all__ = ["ImageFiles", "ImageSequence", "Part", "open_images", "open_store"]
@@ -30,62 +29,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class _FolderStore:
-    """Files below a folder on disk."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.files: list[str] = []
-        self.folders: list[str] = []
-        seen: set[str] = set()  # a link that points upwards must not send us round in circles
-        for parent, folders, files in os.walk(root, followlinks=True):
-            real = os.path.realpath(parent)
-            if real in seen:
-                folders.clear()
-                continue
-            seen.add(real)
-            relative = Path(parent).relative_to(root)
-            self.folders += [(relative / name).as_posix() for name in folders]
-            self.files += [(relative / name).as_posix() for name in files]
-
-    def open(self, name: str) -> IO[bytes]:
-        return open(self.root / name, "rb")
-
-    def close(self) -> None:
-        """Nothing to close."""
-
-
-class _ZipStore:
-    """Members of a zip file. Nothing is extracted."""
-
-    def __init__(self, path: Path) -> None:
-        try:
-            self._zip = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
-            raise DataError(
-                f"{path} is not a readable zip file ({error}). Fetch or pack it again; "
-                "a download that was cut short looks like this."
-            ) from error
-        members = self._zip.infolist()
-        locked = next((m.filename for m in members if m.flag_bits & 0x1), None)
-        if locked is not None:
-            self._zip.close()
-            raise DataError(f"{path} is encrypted ({locked} needs a password). Pack it again without one.")
-        self.files = [m.filename for m in members if not m.is_dir()]
-        # Plain strings: pathlib takes seconds for 60,000 names.
-        found = {m.filename.rstrip("/") if m.is_dir() else m.filename.rpartition("/")[0] for m in members}
-        self.folders = sorted(
-            {"/".join(n.split("/")[: i + 1]) for n in found for i in range(n.count("/") + 1)}
-        )
-
-    def open(self, name: str) -> IO[bytes]:
-        return io.BytesIO(self._zip.read(name))
-
-    def close(self) -> None:
-        self._zip.close()
-
-
-class _TarStore(_FolderStore):
+class _TarStore(FolderStore):
     """Files of a tar file, laid into a folder that goes when this is closed."""
 
     def __init__(self, path: Path) -> None:
@@ -121,11 +65,12 @@ class ImageFiles:
 
     white: int | None = None
 
-    def __init__(self, store: _FolderStore | _ZipStore, where: str, layout: Layout, path: Path) -> None:
+    def __init__(self, store: FolderStore | ZipStore, where: str, layout: Layout, path: Path) -> None:
         self._store = store
         self.where = where
         found = listed(store.files, store.folders, self.read_bytes, layout, where, path)
-        self.class_names, self.unlabelled, self.notes = found.class_names, found.unlabelled, found.notes
+        self.class_names, self.unlabelled = found.class_names, found.unlabelled
+        self.notes = (*store.notes, *found.notes)
         used = sum(len(names) for classes in found.by_class.values() for names in classes.values())
         self.n_ignored = len(store.files) - used - len(found.unlabelled)
         self.parts = {
@@ -299,15 +244,15 @@ def open_images(path: Path, where: str, layout: Layout | None = None) -> ImageFi
         raise
 
 
-def open_store(path: Path) -> _FolderStore | _ZipStore:
+def open_store(path: Path) -> FolderStore | ZipStore:
     """Returns the files of a folder, a zip file or a tar file; it has to be closed.
 
     Raises:
         DataError: The archive is broken or encrypted.
     """
     if path.is_dir():
-        return _FolderStore(path)
-    return _TarStore(path) if path.name.lower().endswith(TAR_SUFFIXES) else _ZipStore(path)
+        return FolderStore(path)
+    return _TarStore(path) if path.name.lower().endswith(TAR_SUFFIXES) else ZipStore(path)
 
 
 def _chunks(items: Sequence[T]) -> list[Sequence[T]]:

@@ -11,6 +11,7 @@ from hashlib import sha256
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from tlhelpers.data._damage import damage
 from tlhelpers.data._decoding import decode, deep_top, oriented_size
 from tlhelpers.data._errors import DataError
 from tlhelpers.data._file_kinds import is_heic
@@ -73,6 +74,8 @@ def _look(files: ImageFiles, name: str) -> Look | str:
     try:
         content = files.read_bytes(name)
         size = oriented_size(io.BytesIO(content))
+        if problem := damage(content):
+            return problem
         pixels = decode(io.BytesIO(content), 4 * _SIDE)
         top = deep_top(io.BytesIO(content))
     except MemoryError:
@@ -94,10 +97,8 @@ def why_not(error: Exception, content: bytes) -> str:
         return "no permission to read it"
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror.lower()
-    if not content:
+    if not content and not isinstance(cause, DataError):
         return "empty file"
-    if isinstance(cause, Image.DecompressionBombError):
-        return f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} million pixels; save it smaller"
     if isinstance(cause, UnidentifiedImageError):
         if is_heic(content):
             return 'HEIC, which pillow-heif reads: pip install "tlhelpers[app]". Or save it as JPEG'

@@ -262,6 +262,8 @@ def _checked_path(folder: str | os.PathLike[str]) -> Path:
     try:
         if not path.exists():
             raise data.DataError(f"There is no folder {path}. {expected}")
+        if not path.is_file() and not path.is_dir():
+            raise data.DataError(f"{path} is neither a folder nor a file. {expected}")
         if path.is_file():
             if not (zipfile.is_zipfile(path) or path.name.lower().endswith(TAR_SUFFIXES)):
                 raise data.DataError(f"{path} is a file. {expected}")

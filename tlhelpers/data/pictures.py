@@ -24,6 +24,11 @@ from tlhelpers.data._tar import TAR_SUFFIXES
 
 __all__ = ["Pictures", "decoder_source"]
 
+_DECODE = """def decode(file, size, white=None):
+    with Image.open(file) as opened:
+        return pixels_of(opened, size, white)
+"""
+
 
 class Pictures:
     """The pictures of one file, folder, zip file or tar file, to be used in a `with` statement.
@@ -141,7 +146,7 @@ def decoder_source() -> str:
         >>> names["decode"]("red.png", 8).shape
         (8, 8, 3)
     """
-    wanted = ("_may_be_turned", "white_of", "_to_rgb", "decode")
+    wanted = ("_may_be_turned", "white_of", "_to_rgb", "pixels_of")
     tree = ast.parse(inspect.getsource(_decoding))
     functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
     lines = ["import numpy as np", "from PIL import Image, ImageOps"]
@@ -153,4 +158,4 @@ def decoder_source() -> str:
         if ast.get_docstring(node) is not None:
             del node.body[0]
         lines += ["", "", ast.unparse(node)]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", "", _DECODE])

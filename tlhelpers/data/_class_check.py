@@ -25,7 +25,7 @@ def settled(plan: Plan, where: str, skip_small: bool, hint: str = "") -> tuple[s
     problems = _merged(plan)
     train = by_class.get("train", {})
     if not train and not problems:
-        problems.append("no class folders. Expected <class>/<image> or train/<class>/<image>.")
+        problems.append("no class folders with images. Expected <class>/<image> or train/<class>/<image>.")
     unfit: dict[str, str] = {}
     if empty := [c for c, files in train.items() if not files]:
         unfit |= dict.fromkeys(empty, "it has no image that can be used")

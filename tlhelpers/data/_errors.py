@@ -15,7 +15,7 @@ class DataUnavailableError(DataError):
 
 
 class NoClassFoldersError(DataError):
-    """Folders do not tell the classes of the images: a CSV file may. Raised by `load`."""
+    """Folders do not tell the classes of the images: a CSV file may. It leaves here as a `DataError`."""
 
 
 def together(messages: list[str], where: str) -> str:

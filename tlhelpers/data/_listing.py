@@ -87,18 +87,18 @@ def listed(
         return _settled(images, folders, layout, where, None)
     except NoClassFoldersError as error:
         if layout.classes_from is not None:
-            raise
+            raise DataError(str(error)) from error
         usable, why = _usable(tables, images, read, layout)
         if len(usable) == 1:
             return _settled(images, folders, layout, where, next(iter(usable.values())))
         beside = [p.name for p in sorted(path.resolve().parent.glob("*.csv"))]
         there = [*tables, *(f"../{name}" for name in beside)]
         if not there:
-            raise
+            raise DataError(str(error)) from error
         hint = f" {some(there)} {'lies' if len(there) == 1 else 'lie'} there: if the labels are in it, say "
         hint += f"--labels {there[0]} (in Python: layout=data.Layout(labels={there[0]!r}))."
         hint += f" ({why[0]})" if why and not usable else ""
-        raise NoClassFoldersError(f"{error}{hint}") from error
+        raise DataError(f"{error}{hint}") from error
 
 
 def _usable(

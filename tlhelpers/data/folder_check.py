@@ -121,7 +121,14 @@ class FolderCheck:
                 f"{counted(len(shared), 'picture')} {'lies' if len(shared) == 1 else 'lie'} in more than one "
                 f"of {sets}. What is tested must not be trained on: the copies are left out."
             )
-        rest = len(same) - len(shared)
+        near = [c for c in same if not c.exact and c not in shared]
+        if near:
+            dropped = any(set(c.names) & set(self.left_out) for c in near)
+            found.append(
+                f"{counted(len(near), 'group')} of pictures that look alike: "
+                f"{'one of each is used' if dropped else 'all are used, each group on one side of the split'}."
+            )
+        rest = len(same) - len(shared) - len(near)
         if rest:
             found.append(
                 f"{counted(rest, 'more picture' if wrong or shared else 'picture')} came with copies."

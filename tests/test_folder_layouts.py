@@ -56,7 +56,8 @@ READ = {
         "a:2 b:2",
     ),
     "doubled sets": (
-        "training_set/training_set/a:5 training_set/training_set/b:5 test_set/test_set/a:2 test_set/test_set/b:2",
+        "training_set/training_set/a:5 training_set/training_set/b:5 test_set/test_set/a:2 "
+        "test_set/test_set/b:2",
         *("a:5 b:5", "a:2 b:2"),
     ),
     "camel case": ("TrainData/a:5 TrainData/b:5 TestData/a:2 TestData/b:2", "a:5 b:5", "a:2 b:2"),
@@ -196,7 +197,8 @@ DECIDED = {
         "",
     ),
     "names with several words": (
-        "all/great_dane_1.jpg all/great_dane_2.jpg all/great_dane_3.jpg all/pug_1.jpg all/pug_2.jpg all/pug_3.jpg",
+        "all/great_dane_1.jpg all/great_dane_2.jpg all/great_dane_3.jpg all/pug_1.jpg all/pug_2.jpg "
+        "all/pug_3.jpg",
         *({"classes_from": r"^(.+?)[_. (-]*\d"}, "great_dane:3 pug:3", ""),
     ),
 }
@@ -228,7 +230,8 @@ UNLABELLED = {
         3,
     ),
     "a test beside the wrapper": (
-        "plants/plants/train/a:5 plants/plants/train/b:5 plants/plants/valid/a:2 plants/plants/valid/b:2 test/test:4",
+        "plants/plants/train/a:5 plants/plants/train/b:5 plants/plants/valid/a:2 plants/plants/valid/b:2 "
+        "test/test:4",
         4,
     ),
     "one unknown folder in a test": ("asl_train/a:5 asl_train/b:5 asl_test/asl_test:4", 4),
@@ -379,7 +382,7 @@ def test_the_column_can_be_named():
     text = table([(a, b, b.upper()) for a, b in ROWS], "id,animal,sort", "{},{},{}")
     found = sort(FLAT, Layout(labels="x.csv", label_column="Sort"), {"x.csv": text})
     assert found.class_names == ("CAT", "DOG")
-    with pytest.raises(DataError, match="no column breed. It has animal, sort"):
+    with pytest.raises(DataError, match=r"no column breed\. It has animal, sort"):
         sort(FLAT, Layout(labels="x.csv", label_column="breed"), {"x.csv": text})
 
 

@@ -105,7 +105,9 @@ def test_a_run_writes_a_report_and_models_that_agree(tmp_path):
         "report.html",
     ]
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["report"]
-    assert [c.name for c in outcome.candidates] == ["linear probe", "several depths", "fine-tuning"]
+    tried = ["linear probe", "several depths", "fine-tuning"]
+    perfect = max(c.val_accuracy for c in outcome.candidates[:2]) == 1
+    assert [c.name for c in outcome.candidates] == tried[: 2 if perfect else 3]
     best = max(c.val_accuracy for c in outcome.candidates)
     assert outcome.chosen == next(c.name for c in outcome.candidates if c.val_accuracy == best)
     assert (out / "classes.txt").read_text().split() == ["blue", "green", "red"]

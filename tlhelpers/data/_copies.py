@@ -15,7 +15,7 @@ __all__ = ["Copies", "Found", "find_copies"]
 NEAR_BITS = 6  # of 64
 NEAR_CONTRAST = 0.1
 FLAT = 4.0  # grey levels of spread: pictures with less are as good as empty, and all alike
-SCENE = 0.2  # of a class: so many pictures that look alike are one scene
+SCENE = 0.2  # of a class, and more than three: so many pictures that all look alike are one scene
 _PRIORITY = ("test", "val", "train")  # where the same picture is in two splits, the first one keeps it
 
 
@@ -44,7 +44,7 @@ class Found:
         copies: Groups of files that show one picture.
         left_out: Files that are not used -> why.
         together: Groups of files of which none may be tested while another is trained on.
-        scenes: Classes in which so many pictures look alike that they show one scene, not copies.
+        scenes: Classes in which so many pictures look alike that they show one scene.
     """
 
     copies: tuple[Copies, ...]
@@ -59,8 +59,8 @@ def find_copies(
     """Finds files that show one picture, and decides what becomes of them.
 
     Equal files of one class are used once. Files that only look alike are a guess: they are kept on one side
-    of the split, and used. Where they are a fifth of a class or more, a camera that does not move looks at
-    one scene; then they are pictures like all others.
+    of the split, and used. Where one group of them is a fifth of a class or more, a camera that does not move
+    looks at one scene; then they are pictures like all others.
 
     Args:
         entries: File, shipped split and class folder of each image.
@@ -99,15 +99,12 @@ def find_copies(
 
 
 def _scenes(class_of: Sequence[str], pairs: Sequence[tuple[int, int]]) -> set[str]:
-    """The classes in which a fifth or more of the pictures look like another one."""
-    groups = _joined([[i] for i in range(len(class_of))], pairs)
-    extra: Counter[str] = Counter()
-    for group in groups:
+    """The classes of which one group of pictures that look alike holds a fifth or more."""
+    sizes, found = Counter(class_of), set()
+    for group in _joined([[i] for i in range(len(class_of))], pairs):
         counts = Counter(class_of[i] for i in group)
-        for c, n in counts.items():
-            extra[c] += n - (len(counts) == 1)  # what looks like a picture of another class counts in both
-    sizes = Counter(class_of)
-    return {c for c, n in extra.items() if n >= SCENE * sizes[c]}
+        found |= {c for c, n in counts.items() if n > 3 and n >= SCENE * sizes[c]}
+    return found
 
 
 def _near(looks: list[Look]) -> list[tuple[int, int]]:

@@ -124,10 +124,8 @@ class FolderCheck:
         near = [c for c in same if not c.exact and c not in shared]
         if near:
             dropped = any(set(c.names) & set(self.left_out) for c in near)
-            found.append(
-                f"{counted(len(near), 'group')} of pictures that look alike: "
-                f"{'one of each is used' if dropped else 'all are used, each group on one side of the split'}."
-            )
+            used = "one of each is used" if dropped else "all are used, and kept together in the split"
+            found.append(f"{counted(len(near), 'group')} of pictures that look alike: {used}.")
         rest = len(same) - len(shared) - len(near)
         if rest:
             found.append(
@@ -176,7 +174,7 @@ def load(
     folders inside. What is missing is split off by the same rules: a fixed fifth of each class for test, a
     tenth of the rest for validation. Unreadable files are left out. Of equal files in one class one is used,
     that of the test where they lie in several splits. Pictures that only look alike are all used, on one side
-    of the split, unless they are a fifth of a class or more: then a camera looks at one scene.
+    of the split, unless a fifth of a class or more look alike: then a camera looks at one scene.
 
     Args:
         folder: The folder or archive.

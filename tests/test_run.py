@@ -481,7 +481,7 @@ def made_up(n_classes=3, n=60, temperature=2.5, **changes) -> tuple[Outcome, np.
     check = folder_check.FolderCheck(
         name="pictures/",
         shipped=("train",),
-        files={"test": tuple(f"{k}.png" for k in range(n))},
+        files=dict.fromkeys(("train", "test"), tuple(f"{k}.png" for k in range(n))),
         counts=counts,
         unreadable={f"broken & {i}.png": "empty file" for i in range(14)},
         left_out={"b.png": "equal to a.png"},

@@ -16,6 +16,7 @@ import tiny
 from tlhelpers import data
 from tlhelpers.app import cli, model_file, predict
 from tlhelpers.app import run as pipeline
+from tlhelpers.evaluation import calibration
 
 COLOURS = {"blue": (40, 60, 200), "green": (50, 180, 60), "red": (210, 40, 50)}
 
@@ -190,13 +191,13 @@ def test_unsure_is_what_was_wrong_or_never_right():
     y = np.array([0] * 40)
     sure = np.linspace(0.99, 0.6, 40)
     p = np.stack([sure, 1 - sure], axis=1)
-    assert pipeline.unsure_below(y, p) == pytest.approx(0.6)
+    assert calibration.unsure_below(y, p) == pytest.approx(0.6)
     y[-10:] = 1
-    bound = pipeline.unsure_below(y, p)
+    bound = calibration.unsure_below(y, p)
     answered = p.max(axis=1) >= bound
     assert np.mean(y[answered] == 0) >= 0.95
     assert answered.sum() >= 30
-    assert pipeline.unsure_below(np.ones(5, int), p[:5]) == 1
+    assert calibration.unsure_below(np.ones(5, int), p[:5]) == 1
 
 
 def test_a_model_says_what_it_is(made):

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tlhelpers.extras import extra
 
@@ -30,49 +30,30 @@ _UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
 
 
 def run(
-    folder: Annotated[
-        Path,
-        typer.Argument(
-            help="A folder, zip or tar file with one folder of images a class, or with train/, val/ and "
-            "test/ that hold such."
-        ),
-    ],
+    folder: Annotated[Path, typer.Argument(help="Folder, zip or tar file: one folder of images a class.")],
     out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder to make for the report and the model, or a file that ends in .html. "
-            "Without it, FOLDER_report in the current folder.",
-        ),
+        Path | None, typer.Option(help="Folder to make, or report.html; without it, FOLDER_report here.")
     ] = None,
     train: Annotated[list[str] | None, typer.Option(help="Folder inside with the training classes.")] = None,
     val: Annotated[list[str] | None, typer.Option(help="Folder inside with the validation classes.")] = None,
-    test: Annotated[
-        list[str] | None, typer.Option(help="Folder inside with the test classes, or with unlabelled images.")
-    ] = None,
+    test: Annotated[list[str] | None, typer.Option(help="Folder inside with what is to be tested.")] = None,
     classes_from: Annotated[
         str | None,
-        typer.Option(help="What names the class: level of folders (1, 2, ...), or a pattern in file names."),
+        typer.Option(help="What names the class: level of folders, or pattern in file names."),
     ] = None,
     labels: Annotated[list[str] | None, typer.Option(help="CSV file with file names and labels.")] = None,
     label_column: Annotated[str | None, typer.Option(help="Its column of labels.")] = None,
-    skip_small: Annotated[
-        bool, typer.Option("--skip-small", help="Leave out classes that are too small or not in every split.")
-    ] = False,
-    copies: Annotated[
-        str, typer.Option(help="Pictures that look alike: group (on one side of the split), keep, or drop.")
-    ] = "group",
+    skip_small: Annotated[bool, typer.Option("--skip-small", help="Leave out small classes.")] = False,
+    copies: Annotated[str, typer.Option(help="Pictures that look alike: group, keep or drop.")] = "group",
     group: Annotated[
-        str | None,
-        typer.Option(help="What stays on one side of the split, such as a patient: pattern in paths or CSV."),
+        str | None, typer.Option(help="What stays on one side of the split: pattern in paths, or CSV file.")
     ] = None,
     image_size: Annotated[
         int, typer.Option("--size", "--image-size", min=32, help="Side in pixels that the network sees.")
     ] = 224,
     epochs: Annotated[int, typer.Option(min=0, help="Epochs of fine-tuning; 0 leaves it out.")] = 4,
     time: Annotated[str, typer.Option(help="Budget, as 90s, 5m or 1h: fine-tuning adapts to it.")] = "",
-    mirror: Annotated[
-        bool, typer.Option(help="Whether a mirrored image is valid. Not so for letters, digits or signs.")
-    ] = True,
+    mirror: Annotated[bool, typer.Option(help="A mirrored image is valid: not so of letters.")] = True,
     seed: Annotated[int, typer.Option(min=0, help="Of the split and of the training.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier report.")] = False,
 ) -> None:
@@ -89,30 +70,11 @@ def run(
             from tlhelpers.app import run as pipeline
             from tlhelpers.backbones import WeightsUnavailableError
 
-        layout = data.Layout(
-            train=tuple(train or ()),
-            val=tuple(val or ()),
-            test=tuple(test or ()),
-            classes_from=classes_from,
-            labels=tuple(labels or ()),
-            label_column=label_column,
-            skip_small=skip_small,
-        )
+        layout = data.Layout(train, val, test, classes_from, labels, label_column, skip_small)
+        options: dict[str, Any] = {"image_size": image_size, "seed": seed, "epochs": epochs, "mirror": mirror}
+        options |= {"overwrite": overwrite, "copies": copies, "group": group, "step": _steps(console)}
         try:
-            outcome = pipeline.from_folder(
-                folder,
-                out,
-                image_size=image_size,
-                seed=seed,
-                epochs=epochs,
-                mirror=mirror,
-                overwrite=overwrite,
-                seconds=seconds,
-                layout=layout,
-                copies=copies,
-                group=group,
-                step=_steps(console),
-            )
+            outcome = pipeline.from_folder(folder, out, seconds=seconds, layout=layout, **options)
         except WeightsUnavailableError as error:
             raise OSError(str(error)) from error
         _summary(console, outcome, out)
@@ -122,12 +84,8 @@ def predict(
     model: Annotated[Path, typer.Argument(help="model.onnx or model.keras of `tlhelpers run`.")],
     pictures: Annotated[list[Path], typer.Argument(help="Pictures, folders, zip or tar files.")],
     out: Annotated[Path | None, typer.Option(help="CSV file to write, one row a picture.")] = None,
-    ground_truth: Annotated[
-        bool, typer.Option("--ground-truth", help="Compare with the folders' names, where these are classes.")
-    ] = False,
-    unsure_below: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Call answers unsure below this probability.")
-    ] = None,
+    ground_truth: Annotated[bool, typer.Option("--ground-truth", help="Compare with folders.")] = False,
+    unsure_below: Annotated[float | None, typer.Option(min=0, max=1, help="Below, it is unsure.")] = None,
 ) -> None:
     """Name pictures by a finished model, decoded exactly as the report did.
 

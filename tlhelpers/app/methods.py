@@ -10,23 +10,20 @@ import numpy as np
 
 from tlhelpers import data, evaluation, features, finetune, heads, recipes
 from tlhelpers.backbones import Backbone
+from tlhelpers.extras import extra
 
-__all__ = [
-    "CHOICES",
-    "RECIPE",
-    "Candidate",
-    "Fitted",
-    "Settings",
-    "choice_for",
-    "cross_validated",
-    "validated",
-]
+with extra("app"):
+    import psutil
+
+__all__ = ["CHOICES", "RECIPE", "Candidate", "Fitted", "Settings", "Step", "candidate", "choice_for"]
+__all__ += ["cross_validated", "in_batches", "outputs", "validated"]
 
 # Takes a title and the number of rounds, if it is known. Returns a context manager, which gives what is to be
 # called with the number of rounds done.
 Step = Callable[[str, int | None], Any]
 
 RECIPE = recipes.Recipe(epochs=4, learning_rate=3e-4)
+BATCH = 32  # images on which a trained model is called at a time
 PIECE = 512  # images whose features are computed between two signs of progress
 REFIT_SECONDS = 20.0  # a fine-tuning that took longer is not done again with the validation images
 FEW_IMAGES = 400  # the features of fewer are computed by Keras, since exporting the network would take longer
@@ -137,7 +134,7 @@ def choice_for(n_smallest: int) -> Choice:
 
 
 def cross_validated(
-    x: data.ImageSequence, y: np.ndarray, groups: np.ndarray | None, choice: Choice, s: Settings
+    x: np.ndarray | data.ImageSequence, y: np.ndarray, groups: np.ndarray | None, choice: Choice, s: Settings
 ) -> Fitted:
     """Trains a probe on all images; what it says of each comes from one that did not see it.
 
@@ -150,7 +147,7 @@ def cross_validated(
     """
     clock = time.perf_counter()
     with s.step("Computing features", len(x)) as update:
-        f = _features(s.backbone, x, update, _engine(len(x)), "last")
+        f = _features(s.backbone, x, update, "keras" if len(x) < FEW_IMAGES else "auto", "last")
     smallest = int(np.bincount(y).min())
     if groups is not None:
         smallest = min(smallest, *(len(np.unique(groups[y == c])) for c in np.unique(y)))
@@ -175,7 +172,7 @@ def validated(ds: data.Dataset, choice: Choice, s: Settings) -> Fitted:
     clock = time.perf_counter()
     n_images = len(ds.y_train) + len(ds.y_val)
     with s.step("Computing features", n_images) as update:
-        engine = _engine(n_images)
+        engine = "keras" if n_images < FEW_IMAGES else "auto"
         f_train = _features(s.backbone, ds.x_train, update, engine)
         f_val = _features(s.backbone, ds.x_val, lambda done: update(len(ds.y_train) + done), engine)
     per_image = (time.perf_counter() - clock) / n_images
@@ -203,7 +200,8 @@ def validated(ds: data.Dataset, choice: Choice, s: Settings) -> Fitted:
             clock, n_tuned = time.perf_counter(), len(part.y_train)
             with s.step(f"Fine-tuning above {s.border}", s.epochs) as update:
                 tuned = _tuned(part, fitted["linear probe"], s, update)
-                logits["fine-tuning"] = _logits(tuned, ds.x_val, s.backbone.image_size)
+                size = s.backbone.image_size
+                logits["fine-tuning"] = in_batches(lambda x: outputs(tuned, data.resize(x, size)), ds.x_val)
             named = logits["fine-tuning"].argmax(axis=1)
             candidates.append(candidate("fine-tuning", named, ds, time.perf_counter() - clock))
     best = max(candidates, key=lambda c: c.val_accuracy)  # of equals, the first
@@ -240,7 +238,8 @@ def _affordable(ds: data.Dataset, per_image: float, s: Settings) -> tuple[data.D
     n = len(ds.y_train)
     # Twice through the frozen part, for both views; the upper blocks forwards and backwards in each epoch.
     in_time = (s.deadline - time.perf_counter()) / (per_image * (2 + s.epochs))
-    most = min(n, _in_memory(s.backbone.image_size), in_time)
+    # The activations of an image take about as much as its pixels; half of the memory is for them.
+    most = min(n, psutil.virtual_memory().available / (6 * s.backbone.image_size**2), in_time)
     if most >= n:
         return ds, ""
     what = "the time" if in_time <= most else "the memory"
@@ -249,13 +248,6 @@ def _affordable(ds: data.Dataset, per_image: float, s: Settings) -> tuple[data.D
     part = int(most)  # stratified, as each beginning of the training images is
     kept = replace(ds, x_train=ds.x_train[:part], y_train=ds.y_train[:part])
     return kept, f"Fine-tuning took {part:,} of {n:,} training images: {what} allows for no more."
-
-
-def _in_memory(size: int) -> float:
-    """How many images' activations fit into half of the memory; each takes about as much as its pixels."""
-    import psutil
-
-    return psutil.virtual_memory().available / 2 / (3 * size * size)
 
 
 def _tuned(
@@ -283,10 +275,6 @@ def _joined(ds: data.Dataset) -> data.Dataset:
     )
 
 
-def _engine(n_images: int) -> str:
-    return "keras" if n_images < FEW_IMAGES else "auto"
-
-
 def _features(
     backbone: Backbone,
     x: np.ndarray | data.ImageSequence,
@@ -301,10 +289,19 @@ def _features(
     return np.concatenate(found)
 
 
-def _logits(model: keras.Model, x: np.ndarray | data.ImageSequence, size: int) -> np.ndarray:
-    """Calls a model on few images at a time, without the graph that ``predict`` would build for it."""
+def outputs(model: keras.Model, x: np.ndarray) -> np.ndarray:
+    """Calls a model on few images, without the graph that ``predict`` would build for it."""
+    return np.asarray(keras.ops.convert_to_numpy(model(x, training=False)))
+
+
+def in_batches(
+    function: Callable[[np.ndarray], np.ndarray],
+    x: np.ndarray | data.ImageSequence,
+    update: Callable[[int], None] = lambda done: None,
+) -> np.ndarray:
+    """Calls a function on few images at a time, and joins what it returns."""
     found = []
-    for start in range(0, len(x), 32):
-        part = data.resize(np.asarray(x[start : start + 32]), size)
-        found.append(np.asarray(keras.ops.convert_to_numpy(model(part, training=False))))
+    for start in range(0, len(x), BATCH):
+        found.append(function(np.asarray(x[start : start + BATCH])))
+        update(min(start + BATCH, len(x)))
     return np.concatenate(found)

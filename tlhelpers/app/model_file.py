@@ -1,6 +1,5 @@
 """Model files that say what they are: class names, preprocessing, version and date travel inside."""
 
-import datetime
 import json
 import warnings
 import zipfile
@@ -49,17 +48,12 @@ class About:
     backbone: str
     accuracy: float | None = None
     made: str = ""
-    version: str = ""
+    version: str = tlhelpers.__version__
     preprocessing: str = (
         "RGB, 0 to 255, rotation marks applied, transparency on white; the short side resized to image_size "
         "(bicubic, antialiased), the centre square kept"
     )
     format: int = FORMAT
-
-    def stamped(self) -> "About":
-        """Returns it with the day and the version of now."""
-        today = datetime.date.today().isoformat()
-        return About(**{**asdict(self), "made": today, "version": tlhelpers.__version__})
 
 
 def describe(path: Path, about: About) -> None:

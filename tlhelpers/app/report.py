@@ -35,7 +35,6 @@ _ABOUT = {
     "several depths": "a linear layer on several depths of a frozen network",
     "fine-tuning": "the upper blocks trained on, too",
 }
-_HEIC = "import pillow_heif  # pip install pillow-heif\n\npillow_heif.register_heif_opener()"
 _INK = "#012345"  # stands for the colour of the text
 # Colours of a figure -> those of the page, which has a light and a dark side.
 _COLOURS = {_INK: "currentColor", "#777777": "currentColor"}
@@ -145,7 +144,6 @@ def html(
         samples=[] if x_train is None else _samples(o, x_train),
         n_unsure=int((o.probabilities.max(axis=1) < o.unsure_below).sum()),
         decoder=decoder_source(),
-        heic=_HEIC if _any_heic(o) else "",
         most_frequent=np.bincount(o.y_test).max() / len(o.y_test),
         error=error,
         error_as_trained=error_as_trained,
@@ -239,12 +237,6 @@ def _mistakes(o: Outcome, x_test: np.ndarray | data.ImageSequence) -> list[dict[
         }
         for i in errors.confident_mistakes(o.y_test, o.probabilities)[:SHOWN].tolist()
     ]
-
-
-def _any_heic(o: Outcome) -> bool:
-    return any(
-        n.lower().endswith((".heic", ".heif", ".hif")) for names in o.check.files.values() for n in names
-    )
 
 
 def _samples(o: Outcome, x_train: np.ndarray | data.ImageSequence) -> list[tuple[str, str]]:

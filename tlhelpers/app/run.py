@@ -12,7 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tlhelpers import backbones, data, finetune
+from tlhelpers import backbones, data, finetune, staging
 from tlhelpers.backbones import Backbone
 from tlhelpers.data import folder_check
 from tlhelpers.data.folder_check import FolderCheck
@@ -21,17 +21,14 @@ from tlhelpers.extras import extra
 
 with extra("app"):
     from tlhelpers.app import methods, model_file, predict, report
-    from tlhelpers.app._staging import recover
-    from tlhelpers.app._staging import staged as staging
     from tlhelpers.app.methods import RECIPE, Fitted, Settings, Step
     from tlhelpers.app.model_file import About, Predict
     from tlhelpers.app.report import Outcome
 
-__all__ = ["RECIPE", "from_folder", "temperature", "unsure_below"]
+__all__ = ["RECIPE", "from_folder", "temperature"]
 
 COMPARED = 32  # images on which the exported models are compared with the trained one
 TOLERANCE = 1e-3  # of a probability
-SURE = 0.95  # share of right answers among those that are not called unsure
 
 
 @contextmanager
@@ -92,9 +89,9 @@ def from_folder(
         OSError: ``out`` exists, or cannot be written.
     """
     started = time.perf_counter()
-    recover(Path(out).expanduser())
+    staging.recover(Path(out).expanduser())
     files = _files(Path(out).expanduser(), Path(folder).expanduser(), overwrite)
-    with staging(files, Path(out).expanduser()) as staged:
+    with staging.staged(files, Path(out).expanduser()) as staged:
         with step("Looking through the images", None) as update:
             size = backbone.image_size if backbone else image_size
             ds, check = folder_check.load(
@@ -134,21 +131,8 @@ def _train(
     if not choice.folds:
         fitted = methods.validated(ds, choice, s)
     else:
-        assert isinstance(ds.x_train, data.ImageSequence)
-        x, y = ds.x_train.followed_by(ds.x_val), np.concatenate([ds.y_train, ds.y_val])  # type: ignore[arg-type]
-        names = check.files["train"] + check.files["val"]
-        if not shipped:
-            x, y = x.followed_by(ds.x_test), np.concatenate([y, ds.y_test])  # type: ignore[arg-type]
-            names += check.files["test"]
-        groups = np.array([check.groups[name] for name in names]) if check.groups else None
-        fitted = methods.cross_validated(x, y, groups, choice, s)
-        none = dict.fromkeys(ds.class_names, 0)
-        used = {"train": data.class_counts(y, ds.class_names), "val": none}
-        used["test"] = check.counts["test"] if shipped else none
-        tested = check.files["test"] if shipped else names
-        check = replace(check, counts=used, files={"train": names, "val": (), "test": tested})
-        ds = replace(ds, x_train=x, y_train=y)
-        ds = ds if shipped else replace(ds, x_test=x, y_test=y)
+        ds, check, groups = folder_check.pooled(ds, check)
+        fitted = methods.cross_validated(ds.x_train, ds.y_train, groups, choice, s)
     t = temperature(fitted.y, fitted.logits)
     outcome = Outcome(
         check=check,
@@ -164,7 +148,7 @@ def _train(
         date=datetime.date.today().isoformat(),
         cross_validated=bool(choice.folds) and not shipped,
         folds=choice.folds,
-        unsure_below=unsure_below(fitted.y, calibration.with_temperature(fitted.logits, t)),
+        unsure_below=calibration.unsure_below(fitted.y, calibration.with_temperature(fitted.logits, t)),
         how=tuple(fitted.notes),
     )
     return ds, check, fitted, outcome
@@ -181,30 +165,9 @@ def temperature(y: np.ndarray, logits: np.ndarray) -> float:
     return calibration.fit_temperature(y, logits) if 0 < n_right < len(y) else 1.0
 
 
-def unsure_below(y: np.ndarray, p: np.ndarray) -> float:
-    """Returns the probability below which an answer is called unsure.
-
-    It is the lowest one above which 95 % of the answers are right, and not below that of any right answer.
-
-    Args:
-        y: Labels of validation images ``(n,)``.
-        p: Their probabilities ``(n, k)``.
-    """
-    right, sure = p.argmax(axis=1) == y, p.max(axis=1)
-    if not right.any():
-        return 1.0
-    order = np.argsort(-sure, kind="stable")
-    share = np.cumsum(right[order]) / np.arange(1, len(y) + 1)
-    enough = np.flatnonzero(share >= SURE)
-    lowest = sure[order][enough[-1]] if len(enough) else 1.0
-    return float(max(lowest, sure[right].min()))
-
-
 def _about(outcome: Outcome) -> About:
-    white = outcome.check.white
-    return About(
-        outcome.class_names, outcome.image_size, white, outcome.unsure_below, outcome.backbone
-    ).stamped()
+    o = outcome
+    return About(o.class_names, o.image_size, o.check.white, o.unsure_below, o.backbone, made=o.date)
 
 
 def _tested(
@@ -218,7 +181,7 @@ def _tested(
         probabilities = calibration.with_temperature(fitted.logits, outcome.temperature)
     else:
         with step(f"Testing on {len(ds.y_test):,} images", len(ds.y_test)) as update:
-            probabilities = _in_batches(predict_one, ds.x_test, update)
+            probabilities = methods.in_batches(predict_one, ds.x_test, update)
     outcome = replace(outcome, y_test=ds.y_test, probabilities=probabilities, export=export)
     for key in ("keras", "onnx"):
         if staged[key].is_file():
@@ -239,10 +202,10 @@ def _export(
     x = keras.layers.Rescaling(1 / outcome.temperature, name="temperature")(inner.output)
     final = keras.Model(inner.input, keras.layers.Softmax(name="probability")(x), name="classifier")
     images = np.asarray(ds.x_val[:COMPARED])
-    expected = _outputs(final, images)
+    expected = methods.outputs(final, images)
     final.save(staged["keras"])
     again = keras.models.load_model(staged["keras"])
-    difference = float(np.abs(_outputs(again, images) - expected).max())
+    difference = float(np.abs(methods.outputs(again, images) - expected).max())
     if not difference <= TOLERANCE:
         raise RuntimeError(f"The saved Keras model differs from the trained one by {difference:.1e}.")
     checked = (
@@ -260,25 +223,8 @@ def _export(
     except Exception as error:  # converters fail in many ways
         staged["onnx"].unlink(missing_ok=True)
         why = f"{type(error).__name__}: {error}"[:300]
-        return lambda x: _outputs(again, x), f"{checked}. There is no ONNX file ({why})."
+        return lambda x: methods.outputs(again, x), f"{checked}. There is no ONNX file ({why})."
     return predict_one, f"{checked}, those of {staged['onnx'].name} by at most {difference:.0g}."
-
-
-def _outputs(model: keras.Model, x: np.ndarray) -> np.ndarray:
-    """Calls a model on few images, without the graph that ``predict`` would build for it."""
-    return np.asarray(keras.ops.convert_to_numpy(model(x, training=False)))
-
-
-def _in_batches(
-    predict_one: Predict,
-    x: np.ndarray | data.ImageSequence,
-    update: Callable[[int], None] = lambda done: None,
-) -> np.ndarray:
-    found = []
-    for start in range(0, len(x), COMPARED):
-        found.append(predict_one(np.asarray(x[start : start + COMPARED])))
-        update(min(start + COMPARED, len(x)))
-    return np.concatenate(found)
 
 
 def _files(out: Path, folder: Path, overwrite: bool) -> dict[str, Path]:

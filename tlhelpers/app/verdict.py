@@ -43,8 +43,7 @@ class Verdict:
 
 def judge(o: "Outcome") -> Verdict:
     """Returns the verdict on a tested model."""
-    n = len(o.y_test)
-    low, high = o.interval
+    n, (low, high) = len(o.y_test), o.interval
     frequent = int(np.bincount(o.y_test).argmax())
     share = float(np.mean(o.y_test == frequent))
     useless = low <= share
@@ -92,8 +91,7 @@ def _shifted(o: "Outcome") -> bool:
 
 
 def _weakest(o: "Outcome") -> str:
-    rows = errors.by_class(o.y_test, o.predicted, o.class_names)
-    tested = [row for row in rows if row.count]
+    tested = [row for row in errors.by_class(o.y_test, o.predicted, o.class_names) if row.count]
     worst = min(tested, key=lambda row: (row.accuracy, -row.count))
     if worst.accuracy == 1:
         return ""
@@ -107,10 +105,9 @@ def _weakest(o: "Outcome") -> str:
 
 
 def _to_do(o: "Outcome", n: int, shifted: bool) -> list[str]:
-    found = []
+    found, trained = [], o.check.counts["train"]
     rows = errors.by_class(o.y_test, o.predicted, o.class_names)
     weak = sorted((r for r in rows if r.count and r.accuracy < WEAK), key=lambda r: r.accuracy)[:3]
-    trained = o.check.counts["train"]
     if weak:
         listed = ", ".join(f"{r.name} (it has {trained[r.name]:,})" for r in weak)
         found.append(f"Take more training pictures of {listed}.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 __all__ = ["Classes", "Layout", "Plan", "in_python", "joined", "some"]
@@ -30,28 +30,26 @@ class Layout:
         >>> from pathlib import Path
         >>> from PIL import Image
         >>> from tlhelpers import data
-        >>> Path("photos").mkdir()
+        >>> Path("animals").mkdir()
         >>> for i in range(20):
-        ...     Image.new("RGB", (8, 8), (i, 9 * i, 0)).save(f"photos/{('cat', 'dog')[i % 2]}{i}.png")
-        >>> data.load("./photos", layout=data.Layout(classes_from="(cat|dog)")).class_names
+        ...     Image.new("RGB", (8, 8), (i, 9 * i, 0)).save(f"animals/{('cat', 'dog')[i % 2]}{i}.png")
+        >>> data.load("./animals", layout=data.Layout(classes_from="(cat|dog)")).class_names
         ('cat', 'dog')
     """
 
-    train: str | tuple[str, ...] = ()
-    val: str | tuple[str, ...] = ()
-    test: str | tuple[str, ...] = ()
+    train: str | Sequence[str] | None = ()
+    val: str | Sequence[str] | None = ()
+    test: str | Sequence[str] | None = ()
     classes_from: int | str | None = None
-    labels: str | tuple[str, ...] = ()
+    labels: str | Sequence[str] | None = ()
     label_column: str | None = None
     skip_small: bool = False
 
     def __post_init__(self) -> None:
         for name in ("train", "val", "test", "labels"):
             value = getattr(self, name)
-            if not isinstance(value, tuple):
-                object.__setattr__(
-                    self, name, (value,) if isinstance(value, str | os.PathLike) else tuple(value)
-                )
+            one = isinstance(value, str | os.PathLike)
+            object.__setattr__(self, name, (value,) if one else tuple(value or ()))
 
 
 @dataclass

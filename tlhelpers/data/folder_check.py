@@ -4,11 +4,11 @@
 their hashes: a copy on both sides of a split makes a test result too good.
 """
 
+import functools
 import os
 import zipfile
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,144 +18,17 @@ from tlhelpers.data import _splits
 from tlhelpers.data._class_check import settled
 from tlhelpers.data._copies import Copies, find_copies
 from tlhelpers.data._decoding import white_of
+from tlhelpers.data._findings import SPLIT_WORDS, FolderCheck, counted
 from tlhelpers.data._groups import groups_of, numbered
 from tlhelpers.data._image_files import DEFAULT_SIZE, ImageFiles, open_images
-from tlhelpers.data._layout import Plan, joined, some
+from tlhelpers.data._layout import Plan
 from tlhelpers.data._scan import look_through
 from tlhelpers.data._split_up import split_up
 from tlhelpers.data._tar import TAR_SUFFIXES
 
-__all__ = ["Copies", "FolderCheck", "load"]
+__all__ = ["SPLIT_WORDS", "Copies", "FolderCheck", "counted", "load", "pooled"]
 
 POLICIES = ("group", "keep", "drop")
-SPLIT_WORDS = {"train": "training", "val": "validation", "test": "test"}
-
-
-@dataclass(frozen=True)
-class FolderCheck:
-    """What was found in a folder. Returned by `load`.
-
-    Attributes:
-        name: Name of the folder.
-        shipped: The splits that the folder itself has: "train" alone, or with "val" and "test".
-        files: Split -> the files of its images, in the order of the data set.
-        counts: Split -> class -> number of images that are used.
-        unreadable: Files that cannot be decoded -> why.
-        left_out: Images that could be read and are not used -> why.
-        copies: Files that show one picture.
-        sizes: int (n, 2): height and width of the readable images, in pixels.
-        n_ignored: Files whose names are not those of images, or that lie outside of class folders.
-        said: How the folder was read and what of it is not used, one sentence each.
-        scenes: Classes in which so many pictures look alike that they show one scene.
-        unlabelled: Images of a test folder without class folders.
-        white: What counts as white in pictures of 16 bits; None where there are none.
-        leaks: Test images that belong together with a training image.
-        groups: File -> number, equal for those that belong together; empty where each is alone.
-    """
-
-    name: str
-    shipped: tuple[str, ...]
-    files: dict[str, tuple[str, ...]]
-    counts: dict[str, dict[str, int]]
-    unreadable: dict[str, str]
-    left_out: dict[str, str]
-    copies: tuple[Copies, ...]
-    sizes: np.ndarray
-    n_ignored: int
-    said: tuple[str, ...] = ()
-    scenes: tuple[str, ...] = ()
-    unlabelled: tuple[str, ...] = ()
-    white: int | None = None
-    leaks: tuple[str, ...] = ()
-    groups: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def n_images(self) -> int:
-        """Number of images that are used."""
-        return sum(sum(classes.values()) for classes in self.counts.values())
-
-    @property
-    def balance(self) -> float:
-        """Images of the largest class over those of the smallest, all splits together."""
-        sums = [sum(classes[c] for classes in self.counts.values()) for c in self.counts["train"]]
-        return max(sums) / min(sums)
-
-    def notes(self) -> list[str]:
-        """Returns what is worth knowing before a result is believed, one sentence each."""
-        found = list(self.said)
-        if self.unreadable:
-            found.append(_unreadable(self.unreadable))
-        found += self._about_copies()
-        if self.balance >= 3:
-            found.append(
-                f"The largest class has {self.balance:.1f} times as many images as the smallest. "
-                "Look at the accuracy of each class, not only at the total."
-            )
-        small = [c for c, n in self.counts["test"].items() if 0 < n < 10]
-        if small:
-            found.append(
-                f"{counted(len(small), 'class', 'classes')} {'has' if len(small) == 1 else 'have'} fewer "
-                "than 10 test images: their own accuracy is a rough guess."
-            )
-        return found
-
-    def _about_copies(self) -> list[str]:
-        found = []
-        wrong = [c for c in self.copies if len(c.classes) > 1 and c.exact]
-        if wrong:
-            found.append(
-                f"{counted(len(wrong), 'picture')} {'lies' if len(wrong) == 1 else 'lie'} in more than one "
-                "class folder, as equal files: at least one label must be wrong. They are used as they are."
-            )
-        alike = [c for c in self.copies if len(c.classes) > 1 and not c.exact]
-        if alike:
-            found.append(
-                f"{counted(len(alike), 'picture')} {'has' if len(alike) == 1 else 'have'} a look-alike in "
-                "another class: look at their labels."
-            )
-        same = [c for c in self.copies if len(c.classes) == 1]
-        shared = [c for c in same if len(c.splits) > 1 and set(c.names) & set(self.left_out)]
-        if shared:
-            sets = " and ".join(word for split, word in SPLIT_WORDS.items() if split in self.shipped)
-            found.append(
-                f"{counted(len(shared), 'picture')} {'lies' if len(shared) == 1 else 'lie'} in more than one "
-                f"of {sets}. What is tested must not be trained on: the copies are left out."
-            )
-        near = [c for c in same if not c.exact and c not in shared]
-        if near:
-            dropped = any(set(c.names) & set(self.left_out) for c in near)
-            used = "one of each is used" if dropped else "all are used, and kept together in the split"
-            found.append(f"{counted(len(near), 'group')} of pictures that look alike: {used}.")
-        rest = len(same) - len(shared) - len(near)
-        if rest:
-            found.append(
-                f"{counted(rest, 'more picture' if wrong or shared else 'picture')} came with copies."
-            )
-        if self.leaks:
-            found.append(
-                f"{counted(len(self.leaks), 'test image')} {'belongs' if len(self.leaks) == 1 else 'belong'} "
-                f"together with training images ({some(self.leaks, 3)}): the accuracy may be too good. "
-                "--copies drop leaves out look-alikes."
-            )
-        if self.scenes:
-            found.append(
-                f"In {some(self.scenes)} many pictures look alike, as from a camera that does not move. All "
-                "are used. The accuracy then holds for this camera and this scene alone, and pictures taken "
-                "shortly after each other make it too good: --group keeps a day or a series on one side."
-            )
-        return found
-
-    def __str__(self) -> str:
-        height, width = self.sizes[:, 0], self.sizes[:, 1]
-        used = ", ".join(f"{sum(c.values()):,} {SPLIT_WORDS[s]}" for s, c in self.counts.items())
-        lines = [
-            f"{self.name}: {len(self.counts['train']):,} classes; {used} images",
-            f"sizes: {width.min()} x {height.min()} to {width.max()} x {height.max()} pixels",
-        ]
-        lines += [f"unreadable: {name} ({why})" for name, why in self.unreadable.items()]
-        return "\n".join([*lines, *self.notes()])
-
-    __repr__ = __str__  # what a notebook shows
 
 
 def load(
@@ -255,6 +128,45 @@ def load(
     )
 
 
+def pooled(ds: data.Dataset, check: FolderCheck) -> tuple[data.Dataset, FolderCheck, np.ndarray | None]:
+    """Puts all images of a small folder among the training images, for cross-validation.
+
+    Test images that the folder ships stay what they are. Else the test images are all images, too.
+
+    Args:
+        ds: The data set that `load` returned.
+        check: What it found.
+
+    Returns:
+        Both, changed; and the number of the group of each training image, or None where each is alone.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> from tlhelpers import data
+        >>> from tlhelpers.data import folder_check
+        >>> for i, image in enumerate(data.load("digits").x_train[:20]):
+        ...     Path(f"few/{i % 2}").mkdir(parents=True, exist_ok=True)
+        ...     Image.fromarray(image).save(f"few/{i % 2}/{i}.png")
+        >>> ds, check, groups = folder_check.pooled(*folder_check.load("few", image_size=32))
+        >>> len(ds.y_train), len(ds.y_test), check.counts["train"]
+        (20, 20, {'0': 10, '1': 10})
+    """
+    parts = ["train", "val"] if "test" in check.shipped else ["train", "val", "test"]
+    y = np.concatenate([getattr(ds, f"y_{part}") for part in parts])
+    x = functools.reduce(data.ImageSequence.followed_by, [getattr(ds, f"x_{part}") for part in parts])
+    names = tuple(name for part in parts for name in check.files[part])
+    none = dict.fromkeys(ds.class_names, 0)
+    counts = {"train": data.class_counts(y, ds.class_names), "val": none, "test": none}
+    files = {"train": names, "val": (), "test": names}
+    if "test" in check.shipped:
+        counts["test"], files["test"] = check.counts["test"], check.files["test"]
+    else:
+        ds = replace(ds, x_test=x, y_test=y)
+    groups = np.array([check.groups[name] for name in names]) if check.groups else None
+    return replace(ds, x_train=x, y_train=y), replace(check, counts=counts, files=files), groups
+
+
 def _leaks(names: Mapping[str, tuple[str, ...]], groups: Mapping[str, int]) -> tuple[str, ...]:
     """The test images that belong together with a training image: only where the folder ships its splits."""
     trained = {groups[name] for name in names["train"]} if groups else set()
@@ -310,27 +222,3 @@ def _settled(plan: Plan, where: str, skip_small: bool, n_unreadable: int, n_copi
             f" (Left out: {counted(n_unreadable, 'unreadable file')}, {counted(n_copies, 'copy', 'copies')}.)"
         )
     return settled(plan, where, skip_small, hint)
-
-
-def counted(n: int, one: str, many: str = "") -> str:
-    """Returns a number with its noun; without ``many``, the plural ends in s.
-
-    Example:
-        >>> from tlhelpers.data.folder_check import counted
-        >>> counted(1, "image"), counted(2, "copy", "copies")
-        ('1 image', '2 copies')
-    """
-    return f"{n:,} {one if n == 1 else many or one + 's'}"
-
-
-def _unreadable(files: Mapping[str, str]) -> str:
-    """How many files of which kind could not be read, and what to do."""
-    kinds = Counter(name.rpartition(".")[2].lower() for name in files)
-    listed = joined(f"{n:,} .{kind}" for kind, n in kinds.most_common(4))
-    text = (
-        f"{counted(len(files), 'file')} could not be read and {'is' if len(files) == 1 else 'are'} left out"
-    )
-    if len(kinds) > 1 or len(files) > 9:
-        text += f" ({listed})"
-    name, why = next(iter(files.items()))
-    return f"{text}. The first is {name}: {why}."

@@ -24,6 +24,12 @@ from tlhelpers.data._tar import TAR_SUFFIXES
 
 __all__ = ["Pictures", "decoder_source"]
 
+_HEIC = """try:
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+except ImportError:  # then HEIC files are not read
+    pass"""
 _DECODE = """def decode(file, size, white=None):
     with Image.open(file) as opened:
         return pixels_of(opened, size, white)
@@ -149,7 +155,7 @@ def decoder_source() -> str:
     wanted = ("_may_be_turned", "white_of", "_to_rgb", "pixels_of")
     tree = ast.parse(inspect.getsource(_decoding))
     functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
-    lines = ["import numpy as np", "from PIL import Image, ImageOps"]
+    lines = ["import numpy as np", "from PIL import Image, ImageOps", "", _HEIC]
     for name in wanted:
         node = functions[name]
         node.returns = None

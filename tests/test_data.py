@@ -3,6 +3,7 @@
 import gc
 import os
 import sys
+import tarfile
 import types
 import weakref
 import zipfile
@@ -332,7 +333,10 @@ def uniform(image):
         ("x.png", "RGBA", (255, 0, 0, 255), [255, 0, 0]),
         ("x.png", "LA", (0, 0), [255, 255, 255]),
         ("x.png", "I;16", 65535, [255, 255, 255]),
-        ("x.png", "I;16", 257 * 40, [40, 40, 40]),
+        ("x.png", "I;16", 257 * 200, [200, 200, 200]),
+        ("x.png", "I;16", 4095, [255, 255, 255]),  # 12 bits in 16
+        ("x.png", "I;16", 512, [128, 128, 128]),  # 10
+        ("x.tif", "I;16", 4095 * 2 // 3, [170, 170, 170]),
         ("x.tif", "CMYK", (0, 255, 255, 0), [255, 0, 0]),
         ("x.tif", "F", 0.2, [51, 51, 51]),
         ("x.PNG", "RGB", (1, 2, 3), [1, 2, 3]),
@@ -403,6 +407,15 @@ def test_corrupt_image_is_named(tmp_path):
             data.load(root)
 
 
+def test_all_corrupt_images_are_named_at_once(tmp_path):
+    root = class_folders(tmp_path / "set", {"a": 8, "b": 8}, size=(60, 60))
+    for i in range(3):
+        (root / "a" / f"broken_{i}.png").write_bytes(b"no image")
+    with pytest.raises(data.DataError, match=r"cannot read 3 images") as caught:
+        data.load(root, image_size=8)
+    assert all(f"a/broken_{i}.png" in str(caught.value) for i in range(3))
+
+
 def test_other_files_are_ignored_and_counted(folder):
     (folder / "README.md").write_text("hello")
     (folder / "train" / "cat" / "Thumbs.db").write_bytes(b"x")
@@ -424,10 +437,9 @@ def test_number_names_are_sorted_as_numbers(tmp_path):
     [
         (lambda r: class_folders(r, {"a": 5, "b": 1}), r"class b \(1\)"),
         (lambda r: class_folders(r, {"a": 5}), r"only one class folder \(a\)"),
-        (lambda r: (class_folders(r, {"a": 5, "b": 5}), (r / "c").mkdir()), "no image in the class folder c"),
         (lambda r: r.mkdir(), "no class folders"),
         (lambda r: class_folders(r / "test", {"a": 5, "b": 5}), "no train/"),
-        (lambda r: (r / "train").mkdir(parents=True), "train/ holds no class folders"),
+        (lambda r: (r / "train").mkdir(parents=True), "no class folders"),
         (
             lambda r: (
                 class_folders(r / "train", {"a": 5, "b": 5}),
@@ -464,6 +476,26 @@ def test_zip_and_folder_give_the_same_data(folder, tmp_path, inside):
     plain = data.load(folder, n_train=30, seed=3)
     for field in ("x_train", "y_train", "x_val", "y_val", "x_test", "y_test", "class_names"):
         assert np.array_equal(getattr(packed, field), getattr(plain, field))
+
+
+@pytest.mark.parametrize("suffix", ["tgz", "tar.gz", "tar", "tar.xz"])
+def test_a_tar_file_with_a_wrapper_gives_the_same_data(folder, tmp_path, suffix):
+    path = tmp_path / f"pets.{suffix}"
+    mode = {"tgz": "w:gz", "tar.gz": "w:gz", "tar": "w", "tar.xz": "w:xz"}[suffix]
+    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+        archive.add(folder, "pets")
+    packed, plain = data.load(path, n_train=30, seed=3), data.load(folder, n_train=30, seed=3)
+    for field in ("x_train", "y_train", "x_val", "y_val", "x_test", "y_test", "class_names"):
+        assert np.array_equal(getattr(packed, field), getattr(plain, field))
+
+
+def test_a_tar_file_that_was_cut_short_is_named(folder, tmp_path):
+    path = tmp_path / "pets.tgz"
+    with tarfile.open(path, "w:gz") as archive:
+        archive.add(folder, "pets")
+    path.write_bytes(path.read_bytes()[:900])
+    with pytest.raises(data.DataError, match=r"pets\.tgz cannot be unpacked"):
+        data.load(path)
 
 
 def test_broken_zip_is_named(tmp_path):

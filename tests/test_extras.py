@@ -24,6 +24,8 @@ NEEDS = {
     "tlhelpers.plots": "plots",
     "tlhelpers.tuning": "tuning",
     "tlhelpers.app.cli": "app",
+    "tlhelpers.app.commands": "app",
+    "tlhelpers.app.methods": "app",
     "tlhelpers.app.run": "app",
     "the command": "app",
     "engine='onnx'": "onnx",

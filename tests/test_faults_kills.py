@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tlhelpers import paths
-from tlhelpers.app import _staging, cache_folder
+from tlhelpers import paths, staging
+from tlhelpers.app import cache_folder
 from tools.numbers.provenance import ROOT
 
 pytestmark = pytest.mark.fault
@@ -21,13 +21,13 @@ NAMES = {"report": "report.html", "keras": "model.keras", "onnx": "model.onnx", 
 REPLACING = """
 import sys
 from pathlib import Path
-from tlhelpers.app import _staging
+from tlhelpers import staging
 out, names = Path(sys.argv[1]), {names}
 if sys.argv[2] == "renamed":
-    _staging._exchanged = lambda *_: False
+    staging._exchanged = lambda *_: False
 print("begun", flush=True)
 for i in range(100_000):
-    with _staging.staged({{key: out / name for key, name in names.items()}}, out) as staged:
+    with staging.staged({{key: out / name for key, name in names.items()}}, out) as staged:
         for path in staged.values():
             path.write_text(str(i) * 1000)
 """
@@ -65,7 +65,7 @@ def test_a_kill_leaves_the_old_or_the_new_report(way, tmp_path, record_property)
         (out / name).write_text("old" * 1000)
     for _ in range(12):
         killed(REPLACING.format(names=NAMES), out, way, after=float(rng.uniform(0, 0.1)))
-        _staging.recover(out)
+        staging.recover(out)
         found = {(out / name).read_text() for name in NAMES.values()}
         assert len(found) == 1, found
         seen |= found
@@ -79,7 +79,7 @@ def test_files_that_belong_to_no_new_report_go(tmp_path):
     """A report without an ONNX file takes away the one of the report before."""
     out = tmp_path / "report"
     for keys in (list(NAMES), ["report", "keras", "classes"]):
-        with _staging.staged({key: out / name for key, name in NAMES.items()}, out) as staged:
+        with staging.staged({key: out / name for key, name in NAMES.items()}, out) as staged:
             for key in keys:
                 staged[key].write_text(key)
     assert sorted(path.name for path in out.iterdir()) == ["classes.txt", "model.keras", "report.html"]
@@ -90,7 +90,7 @@ def test_a_link_to_the_folder_stays_one(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "real" / "report.html").write_text("old")
     (tmp_path / "out").symlink_to(tmp_path / "real")
-    with _staging.staged({"report": tmp_path / "out" / "report.html"}, tmp_path / "out") as staged:
+    with staging.staged({"report": tmp_path / "out" / "report.html"}, tmp_path / "out") as staged:
         staged["report"].write_text("new")
     assert (tmp_path / "out").is_symlink()
     assert (tmp_path / "real" / "report.html").read_text() == "new"
@@ -100,8 +100,8 @@ def test_a_folder_beside_which_nothing_can_be_written(tmp_path, monkeypatch):
     """As a folder on a disk of its own: the files are put in their place one by one."""
     out = tmp_path / "report"
     out.mkdir()
-    monkeypatch.setattr(_staging, "_replaced", lambda *_: False)
-    with _staging.staged({"report": out / "report.html"}, out) as staged:
+    monkeypatch.setattr(staging, "_replaced", lambda *_: False)
+    with staging.staged({"report": out / "report.html"}, out) as staged:
         staged["report"].write_text("new")
     assert [path.name for path in out.iterdir()] == ["report.html"]
 

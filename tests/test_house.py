@@ -13,7 +13,7 @@ PACKAGE = ROOT / "tlhelpers"
 # From the bottom to the top: a room imports from rooms below it, never from beside or above.
 ORDER = (
     {"checks", "downloads", "extras", "fingerprint", "layers", "paths", "batches"},
-    {"cache", "data"},
+    {"cache", "data", "staging"},
     {"backbones", "losses", "recipes", "evaluation"},
     {"features", "plots"},
     {"heads", "trunk", "resume"},

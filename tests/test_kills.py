@@ -73,7 +73,9 @@ def start(script: str, folder: Path) -> subprocess.Popen:
 @pytest.mark.parametrize(
     ("script", "n"),
     [(CACHE, max(6, KILLS)), (TRAINING, KILLS), (SEARCH, KILLS)],
-    ids=[f"kills: at random moments of {job}" for job in ("features being written", "a training", "a search")],
+    ids=[
+        f"kills: at random moments of {job}" for job in ("features being written", "a training", "a search")
+    ],
 )
 def test_killed_at_random_moments(script: str, n: int, tmp_path: Path, record_property) -> None:
     """After each kill the job is begun again; whenever it gets to its end, that is the undisturbed one."""

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from tlhelpers import cache as disk
-from tlhelpers.app import cache_folder
+from tlhelpers.app import cache_folder, commands
 from tlhelpers.app import doctor as doctor_checks
 from tlhelpers.extras import extra
 
@@ -18,9 +14,6 @@ with extra("app"):
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
-
-if TYPE_CHECKING:
-    from tlhelpers.app.report import Outcome
 
 __all__ = ["app"]
 
@@ -79,108 +72,9 @@ def doctor(
     console.print(f"[green]Ready[/]: the profile smoke can run here. Gaps: {gaps}.")
 
 
-@app.command()
-def run(
-    folder: Annotated[
-        Path,
-        typer.Argument(
-            help="A folder with one folder of images a class, or with train/, val/ and test/ that hold such.",
-        ),
-    ],
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder to make for the report and the model, or a file that ends in .html. "
-            "Without it, FOLDER_report in the current folder.",
-        ),
-    ] = None,
-    image_size: Annotated[
-        int, typer.Option(min=32, help="Side in pixels at which the network sees an image.")
-    ] = 224,
-    epochs: Annotated[int, typer.Option(min=0, help="Epochs of fine-tuning; 0 leaves it out.")] = 4,
-    mirror: Annotated[
-        bool, typer.Option(help="Whether a mirrored image is valid. Not so for letters, digits or signs.")
-    ] = True,
-    seed: Annotated[int, typer.Option(min=0, help="Of the split and of the training.")] = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier report.")] = False,
-) -> None:
-    """Train a classifier on a folder of your own images, test it, and write a report and the model.
-
-    The report is one HTML file that can be sent around. The model is written as .keras and as .onnx.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    console, errors = Console(), Console(stderr=True)
-    out = out or Path(f"{folder.resolve().name}_report")
-    try:
-        with console.status("Starting"):
-            from tlhelpers.app import run as pipeline
-            from tlhelpers.backbones import WeightsUnavailableError
-
-        known = (ValueError, OSError, MemoryError, WeightsUnavailableError)
-    except ImportError as error:
-        errors.print(f"[red]Not done[/]: {escape(str(error))}. Or ask: tlhelpers doctor", soft_wrap=True)
-        raise typer.Exit(1) from None
-    try:
-        outcome = pipeline.from_folder(
-            folder,
-            out,
-            image_size=image_size,
-            seed=seed,
-            epochs=epochs,
-            mirror=mirror,
-            overwrite=overwrite,
-            step=_steps(console),
-        )
-    except known as error:
-        what = str(error) or f"there is not enough memory ({type(error).__name__})"
-        errors.print(f"[red]Not done[/]: {escape(what)}", soft_wrap=True, highlight=False)
-        raise typer.Exit(1) from None
-    _summary(console, outcome, out)
-
-
-def _steps(console: Console) -> Callable:
-    """Returns what shows each step while it goes on, and its time when it is done."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        SpinnerColumn,
-        TextColumn,
-        TimeElapsedColumn,
-    )
-
-    @contextmanager
-    def step(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
-        columns = [SpinnerColumn(finished_text="[green]✓[/]"), TextColumn("{task.description}")]
-        columns += [BarColumn(20), MofNCompleteColumn()] if total else []
-        with Progress(*columns, TimeElapsedColumn(), console=console) as bar:
-            task = bar.add_task(title, total=total)
-            yield lambda done: bar.update(task, completed=done)
-            done = bar.tasks[0].completed or 1
-            bar.update(task, total=done, completed=done)
-
-    return step
-
-
-def _summary(console: Console, outcome: Outcome, out: Path) -> None:
-    low, high = outcome.interval
-    table = Table(title="validation accuracy", title_justify="left", title_style="bold", show_header=False)
-    for c in outcome.candidates:
-        kept = "[green]kept[/]" if c.name == outcome.chosen else ""
-        table.add_row(c.name, f"{c.val_accuracy:.1%}", f"{c.seconds:.0f} s", kept)
-    console.print(table)
-    for note in outcome.check.notes():
-        console.print(f"[yellow]![/] {escape(note)}", highlight=False)
-    console.print(
-        f"[bold]{outcome.accuracy:.1%}[/] of {len(outcome.y_test):,} test images named rightly "
-        f"(95 % interval {low:.1%} to {high:.1%}), in {outcome.seconds:.0f} s.",
-        highlight=False,
-    )
-    where = out if out.suffix.lower() == ".html" else out / "report.html"
-    console.print(f"Report: {escape(str(where))}", soft_wrap=True, highlight=False)
-    console.print(
-        f"With it: {escape(', '.join(n for n in outcome.sizes if n != where.name))}", highlight=False
-    )
+app.command()(commands.run)
+app.command()(commands.predict)
+app.command()(commands.export)
 
 
 @cache.command("list")

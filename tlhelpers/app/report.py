@@ -15,14 +15,18 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from tlhelpers import data, plots
+from tlhelpers.app.methods import Candidate
+from tlhelpers.app.verdict import judge
 from tlhelpers.data.folder_check import SPLIT_WORDS, FolderCheck, counted
+from tlhelpers.data.pictures import decoder_source
 from tlhelpers.evaluation import calibration, errors, wilson_interval
 from tlhelpers.evaluation.confusion import confusion
 
-__all__ = ["Candidate", "Outcome", "html"]
+__all__ = ["Outcome", "html"]
 
 MATRIX_CLASSES = 20  # more make a matrix that nobody reads: then the frequent confusions are listed
 SHOWN = 12  # mistakes
+SAMPLES = 8  # training images
 BINS = 10  # of confidence
 PICTURE_SIDE = 200
 _PACKAGES = ("keras", "onnxruntime", "scikit-learn", "numpy")
@@ -38,21 +42,6 @@ _COLOURS |= {"#0072b2": "var(--after)", "#e69f00": "var(--before)"}
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A model that might have been kept.
-
-    Attributes:
-        name: As in ``plots.METHODS``.
-        val_accuracy: Accuracy on the validation images, 0..1; the best of several is optimistic.
-        seconds: Time that it took.
-    """
-
-    name: str
-    val_accuracy: float
-    seconds: float
-
-
-@dataclass(frozen=True)
 class Outcome:
     """All that a report shows.
 
@@ -62,7 +51,7 @@ class Outcome:
         candidates: The models that were tried.
         chosen: Name of the one that was kept.
         temperature: What its logits are divided by.
-        n_val: Number of validation images.
+        n_val: Number of images that chose: validation images, or all of cross-validation.
         n_tuned: Number of training images that fine-tuning took.
         backbone: Name of the pretrained network.
         image_size: Side of its input, in pixels.
@@ -73,6 +62,10 @@ class Outcome:
         export: How the exported files were checked, in words.
         sizes: Written file -> bytes.
         seconds: Time of the whole run.
+        cross_validated: Whether `y_test` are all images, each named by a model that did not see it.
+        folds: Of cross-validation; 0 where validation images chose.
+        unsure_below: Probability below which an answer is called unsure.
+        how: How it was trained and why so, one sentence each.
     """
 
     check: FolderCheck
@@ -91,6 +84,15 @@ class Outcome:
     export: str = ""
     sizes: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
+    cross_validated: bool = False
+    folds: int = 0
+    unsure_below: float = 0.0
+    how: tuple[str, ...] = ()
+
+    @property
+    def val_accuracy(self) -> float:
+        """Accuracy of what was kept on the images that chose it, 0..1."""
+        return next(c.val_accuracy for c in self.candidates if c.name == self.chosen)
 
     @property
     def predicted(self) -> np.ndarray:
@@ -118,12 +120,17 @@ class Outcome:
         return calibration.with_temperature(logits, 1.0)
 
 
-def html(outcome: Outcome, x_test: np.ndarray | data.ImageSequence) -> str:
+def html(
+    outcome: Outcome,
+    x_test: np.ndarray | data.ImageSequence,
+    x_train: np.ndarray | data.ImageSequence | None = None,
+) -> str:
     """Returns the report as one page, with its pictures inside.
 
     Args:
         outcome: What to show.
         x_test: The test images, uint8 (n, h, w, 3).
+        x_train: The training images, of which some are shown as the model sees them.
     """
     o = outcome
     error_as_trained, error = (
@@ -133,6 +140,10 @@ def html(outcome: Outcome, x_test: np.ndarray | data.ImageSequence) -> str:
     return _template().render(
         _tables(o),
         o=o,
+        verdict=judge(o),
+        samples=[] if x_train is None else _samples(o, x_train),
+        n_unsure=int((o.probabilities.max(axis=1) < o.unsure_below).sum()),
+        decoder=decoder_source(),
         most_frequent=np.bincount(o.y_test).max() / len(o.y_test),
         error=error,
         error_as_trained=error_as_trained,
@@ -226,6 +237,12 @@ def _mistakes(o: Outcome, x_test: np.ndarray | data.ImageSequence) -> list[dict[
         }
         for i in errors.confident_mistakes(o.y_test, o.probabilities)[:SHOWN].tolist()
     ]
+
+
+def _samples(o: Outcome, x_train: np.ndarray | data.ImageSequence) -> list[tuple[str, str]]:
+    """Some training images as the model sees them, each with its file's name."""
+    places = np.linspace(0, len(x_train) - 1, min(SAMPLES, len(x_train))).astype(int)
+    return [(_jpeg(x_train[int(i)]), o.check.files["train"][i]) for i in dict.fromkeys(places.tolist())]
 
 
 def _reliability_svg(o: Outcome) -> tuple[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +16,14 @@ from tlhelpers import checks
 from tlhelpers.data import _known_sets, _splits
 from tlhelpers.data._errors import DataError, DataUnavailableError
 from tlhelpers.data._image_files import DEFAULT_SIZE, ImageFiles, ImageSequence, open_images
+from tlhelpers.data._layout import Layout
 
 __all__ = [
     "DataError",
     "DataUnavailableError",
     "Dataset",
     "ImageSequence",
+    "Layout",
     "class_counts",
     "load",
     "resize",
@@ -80,6 +81,7 @@ def load(
     seed: int = 0,
     image_size: int | None = None,
     lazy: bool = False,
+    layout: Layout | None = None,
 ) -> Dataset:
     """Loads a data set and splits it: stratified, disjoint, and the same for the same seed.
 
@@ -94,15 +96,16 @@ def load(
     directory. "digits" comes with scikit-learn: 8 x 8 pixels, a fixed third of it is the test pool.
     Nothing else is ever loaded in place of a set that is missing.
 
-    A folder (or zip file) holds one folder a class, or train/, val/ and test/ with class folders inside.
-    Without test/, a fixed fifth of each class becomes the test pool, the same for every seed. Grey,
+    A folder (or zip or tar file) holds one folder a class, or train/, val/ and test/ with class folders
+    inside, under names such as Training or test_set, too. What can be read in two ways is refused; `layout`
+    decides. Without test/, a fixed fifth of each class becomes the test pool, the same for every seed. Grey,
     palette, CMYK and 16-bit images become 8-bit RGB, transparent ones are laid on white, and
     rotation marks of cameras are applied. Labels follow the class names: by number where all are
     numbers, else by alphabet.
 
     Args:
         name_or_path: "digits", "cifar10", "mnist" or another name, or a path (one with a slash, one that
-            starts with a dot or ~, one that ends in .zip, or a `pathlib.Path`).
+            starts with a dot or ~, one that ends in .zip or .tgz, or a `pathlib.Path`).
         n_train: Training images. None: all that validation leaves.
         n_val: Validation images. None: all of val/ where the set ships one, else a tenth of
             the training pool.
@@ -112,6 +115,7 @@ def load(
             None: images stay as they are where all have one size, else 224.
         lazy: Whether images from a folder or zip file stay there, and are decoded when they are used: for
             more images than memory holds. Sets that come as arrays are arrays all the same.
+        layout: How a folder is to be read, where the names in it leave that open.
 
     Returns:
         The data set, uint8 images (n, h, w, 3) and int64 labels (n,).
@@ -134,7 +138,7 @@ def load(
     size = None if image_size is None else checks.whole(image_size, "image_size")
     path, name = _find(name_or_path)
     if path is not None:
-        files = open_images(path, name)
+        files = open_images(path, name, layout)
         try:
             return _from_files(files, path, name, asked, seed, size, lazy)
         finally:
@@ -279,20 +283,17 @@ def _from_files(
         notes.append(f"images of several sizes, brought to {DEFAULT_SIZE} pixels")
     val_names, val_labels = (names, labels) if val is None else (list(val.names), val.labels)
 
-    def images(names: Sequence[str], places: NDArray[np.int64]) -> NDArray[np.uint8] | ImageSequence:
-        wanted = [names[i] for i in places]
-        return ImageSequence(files, wanted, to) if lazy else files.read(wanted, to)
-
-    return Dataset(
-        images(names, chosen[0]),
-        labels[chosen[0]],
-        images(val_names, chosen[1]),
-        val_labels[chosen[1]],
-        images(test_names, chosen[2]),
-        test_labels[chosen[2]],
-        files.class_names,
-        "; ".join(notes),
-    )
+    wanted = [
+        [pool[i] for i in places] for pool, places in zip((names, val_names, test_names), chosen, strict=True)
+    ]
+    x: list[NDArray[np.uint8] | ImageSequence]
+    if lazy:
+        x = [ImageSequence(files, part, to) for part in wanted]
+    else:  # all in one, so that an error names every file that is broken
+        ends = np.cumsum([len(part) for part in wanted])[:-1]
+        x = list(np.split(files.read([name for part in wanted for name in part], to), ends))
+    y = (labels[chosen[0]], val_labels[chosen[1]], test_labels[chosen[2]])
+    return Dataset(x[0], y[0], x[1], y[1], x[2], y[2], files.class_names, "; ".join(notes))
 
 
 def _described(files: ImageFiles, path: Path) -> str:

@@ -1,9 +1,9 @@
-"""One image file to one array, whatever its mode: the decoding under `image_folder`."""
+"""One image file to one array, whatever its mode: what `load` and `tlhelpers predict` see of it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import IO
 
 import numpy as np
@@ -11,8 +11,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from tlhelpers.data._damage import damage, ends_grey
+from tlhelpers.extras import MissingExtraError, extra
 
-__all__ = ["decode", "oriented_size"]
+with suppress(MissingExtraError), extra("app"):  # HEIC, the pictures of telephones
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+
+__all__ = ["decode", "deep_top", "oriented_size", "pixels_of", "white_of"]
 
 
 def _may_be_turned(image: Image.Image) -> bool:
@@ -45,12 +51,13 @@ def oriented_size(stream: IO[bytes]) -> tuple[int, int]:
     return (width, height) if turned else (height, width)
 
 
-def decode(stream: IO[bytes], size: int | None) -> NDArray[np.uint8]:
+def decode(stream: IO[bytes], size: int | None, white: int | None = None) -> NDArray[np.uint8]:
     """Decode one image to RGB.
 
     Args:
         stream: An open image file.
         size: Short side in pixels; the centre square is kept. None keeps the image as it is.
+        white: What counts as white in a picture of 16 bits, at least; see `white_of`.
 
     Returns:
         uint8 (h, w, 3).
@@ -59,30 +66,56 @@ def decode(stream: IO[bytes], size: int | None) -> NDArray[np.uint8]:
         ValueError: It has too many pixels, or its end is missing.
     """
     with _opened(stream) as opened:
-        if size is not None:
-            opened.draft(None, (2 * size, 2 * size))  # lets JPEG skip detail that resizing throws away
-        opened.load()
+        pixels = pixels_of(opened, size, white)
         if ends_grey(opened):
             stream.seek(0)
             if problem := damage(stream.read()):
                 raise ValueError(problem)
-        image = ImageOps.exif_transpose(opened) if _may_be_turned(opened) else opened
-        image = _to_rgb(image)
+        return pixels
+
+
+def pixels_of(opened: Image.Image, size: int | None, white: int | None = None) -> NDArray[np.uint8]:
+    """What `decode` makes of an opened picture: uint8 (h, w, 3). It changes the picture."""
+    if size is not None:
+        opened.draft(None, (2 * size, 2 * size))  # lets JPEG skip detail that resizing throws away
+    opened.load()
+    image = ImageOps.exif_transpose(opened) if _may_be_turned(opened) else opened
+    image = _to_rgb(image, white)
     if size is not None and image.size != (size, size):
         image = ImageOps.fit(image, (size, size), method=Image.Resampling.BICUBIC)
     return np.asarray(image)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def deep_top(stream: IO[bytes]) -> int | None:
+    """The highest value of a picture of 16 bits; None for any other."""
+    with _opened(stream) as image:
+        return int(np.asarray(image).max(initial=0)) if image.mode.startswith("I") else None
+
+
+def white_of(tops: Sequence[int]) -> int:
+    """What counts as white in pictures of 16 bits that hold 8, 10, 12, 14 or 16.
+
+    Cameras and X-ray machines of 10 or 12 bits leave the upper bits empty.
+
+    Args:
+        tops: The highest value of each picture. Their median decides, so that a dark picture is no darker
+            than the others, and a bright one no rule.
+    """
+    top = float(np.median(tops))
+    return next((2**bits - 1 for bits in (8, 10, 12, 14) if top < 2**bits), 65535)
+
+
+def _to_rgb(image: Image.Image, white: int | None = None) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, image).convert("RGB")
-    if image.mode.startswith("I"):  # 16 bit: the full range 0..65535 becomes 0..255
+        paper = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        return Image.alpha_composite(paper, image).convert("RGB")
+    if image.mode.startswith("I"):  # 16 bit, or fewer in 16
         deep = np.asarray(image).astype(np.float64).clip(0, 65535)
-        return Image.fromarray(np.rint(deep / 257).astype(np.uint8)).convert("RGB")
+        scale = 255 / max(white or 0, white_of([int(deep.max(initial=0))]))
+        return Image.fromarray(np.rint(deep * scale).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         deep = np.nan_to_num(np.asarray(image).astype(np.float64))
         deep = deep * 255 if deep.max(initial=0.0) <= 1 else deep

@@ -12,3 +12,18 @@ class DataUnavailableError(DataError):
 
     Raised by `load`.
     """
+
+
+class NoClassFoldersError(DataError):
+    """Folders do not tell the classes of the images: a CSV file may. It leaves here as a `DataError`."""
+
+
+def together(messages: list[str], where: str) -> str:
+    """One message of several, each without what they have in common."""
+    if len(messages) == 1:
+        return messages[0]
+    head, tail = f"{where}: cannot read the image ", " Replace the file or remove it."
+    lines = [m.removeprefix(head).removesuffix(tail) for m in messages]
+    more = [f"  - and {len(lines) - 30:,} more"] if len(lines) > 30 else []
+    said = "\n".join([f"  - {line}" for line in lines[:30]] + more)
+    return f"{where}: cannot read {len(lines):,} images. Replace the files or remove them.\n{said}"

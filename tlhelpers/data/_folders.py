@@ -2,95 +2,243 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
 
-from tlhelpers.data._errors import DataError
+from tlhelpers.data._by_rule import by_rule
+from tlhelpers.data._errors import DataError, NoClassFoldersError
+from tlhelpers.data._labels import Labels
+from tlhelpers.data._layout import Classes, Layout, Plan, in_python, joined, some
+from tlhelpers.data._split_words import FLAT_KINDS, certain, kind_of, same_name
+from tlhelpers.data._tree import MASKS, Folder, tree_of
 
-__all__ = ["EXTENSIONS", "check_classes", "group", "visible", "wrapping_folder"]
-
-EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-
-
-def visible(name: str) -> bool:
-    """Not hidden, and not among the notes that macOS adds to zip files."""
-    return not name.startswith((".", "__MACOSX")) and "/." not in name
+__all__ = ["plan"]
 
 
-def wrapping_folder(folders: list[str]) -> str:
-    """The one folder that zip tools like to put around it all, with a slash; "" where there is none."""
-    top = {name.split("/")[0] for name in folders}
-    if len(top) != 1:
-        return ""
-    (only,) = top
-    return f"{only}/" if any(name.lower() == f"{only}/train".lower() for name in folders) else ""
+def plan(images: list[str], layout: Layout, where: str, labels: Labels | None = None) -> Plan:
+    """Sorts images into splits and classes.
+
+    Args:
+        images: Paths inside the data set, with slashes.
+        layout: What the reader said about it.
+        where: What messages call the data set.
+        labels: From a CSV file; then folders do not name classes.
+
+    Raises:
+        DataError: The names can be read in more than one way, or in none.
+    """
+    root = tree_of(images)
+    chosen = {
+        split: [_found(root, path, f"--{split}", where) for path in getattr(layout, split)]
+        for split in ("train", "val", "test")
+    }
+    if labels is not None or layout.classes_from is not None:
+        return by_rule(root, chosen, layout, labels, where)
+    if chosen["train"]:
+        made = Plan({})
+        for split, folders in chosen.items():
+            for folder in folders:
+                _add(made, split, folder.classes(), where)
+        rest = len(images) - sum(len(list(f.all_files())) for fs in chosen.values() for f in fs)
+        if rest:
+            made.notes.append(f"{rest:,} images outside of the folders that were named are not used.")
+        return made
+    held = [f for split in ("val", "test") for f in chosen[split]]
+    made = _by_folders(root.without(held), where)
+    for split in ("val", "test"):
+        for folder in chosen[split]:
+            _add(made, split, folder.classes(), where)
+    return made
 
 
-def group(images: list[str], folders: list[str], prefix: str, where: str) -> dict[str, dict[str, list[str]]]:
-    """{split: {class: [file, ...]}}. Class folders without an image are there, with an empty list."""
-    inside = [name.removeprefix(prefix) for name in folders if name.startswith(prefix)]
-    top = sorted({name.split("/")[0] for name in inside})
-    splits = [name for name in top if name.lower() in SPLIT_NAMES]
-    kinds = [SPLIT_NAMES[name.lower()] for name in splits]
-    if len(set(kinds)) < len(kinds):
-        raise DataError(f"{where}: {', '.join(splits)} mean the same split. Keep one of them.")
-    if splits and "train" not in kinds:
-        raise DataError(f"{where}: there is {splits[0]}/ but no train/. Add train/<class>/ with images.")
-    if not top:
-        raise DataError(f"{where}: no class folders. Expected <class>/<image> or train/<class>/<image>.")
-    grouped: dict[str, dict[str, list[str]]] = {}
-    depth = 1 if splits else 0
-    split_of = dict(zip(splits, kinds, strict=True))
-    for name in inside:
-        parts = name.split("/")
-        if len(parts) == depth + 1 and (not splits or parts[0] in split_of):
-            grouped.setdefault(split_of.get(parts[0], "train") if splits else "train", {})[parts[depth]] = []
-    for split in kinds:
-        if split not in grouped:
-            raise DataError(f"{where}: {splits[kinds.index(split)]}/ holds no class folders.")
-    for name in images:
-        parts = name.removeprefix(prefix).split("/")
-        if not name.startswith(prefix) or len(parts) < depth + 2 or (splits and parts[0] not in split_of):
+def _found(root: Folder, path: str, flag: str, where: str) -> Folder:
+    found = root.find(path)
+    if len(found) != 1:
+        what = "there are several" if found else "there is no such folder with images"
+        also = joined(f"{f.path}/" for f in found or root.unwrapped().children.values())
+        raise DataError(f"{where}: {flag} {path}: {what}. {'Say which' if found else 'There are'}: {also}.")
+    return found[0]
+
+
+def _by_folders(root: Folder, where: str) -> Plan:
+    """Classes from folders, splits from the names of the folders above them."""
+    here = root.unwrapped()
+    said = [f"Its folders are those in {here.path}/."] if here.path.count("/") else []
+    splits = certain(here.children)
+    with_classes = {n: k for n, k in splits.items() if here.children[n].classes().children}
+    others = {n: f for n, f in here.children.items() if n not in splits}
+    if splits and not with_classes:
+        combined = _named_in_one(here, splits)
+        if combined:
+            return combined
+        if len(others) == 1 and set(splits.values()) <= set(FLAT_KINDS):  # beside them lies all the rest
+            (rest,) = others.values()
+            if rest.children:
+                made = _by_folders(rest, where)
+                made.unlabelled += [f for n in splits for f in here.children[n].all_files()]
+                return made
+        if set(splits.values()) == {"train"} and len(splits) == 1 and len(others) > 1:
+            made = _classes_only(here, where)
+            made.notes += [*said, f"{next(iter(splits))} is taken as a class, like its neighbours."]
+            return made
+        raise NoClassFoldersError(_flat(here, splits, where))
+    if not splits:
+        made = _inverted(here) or _classes_only(here, where)
+        made.notes = [*said, *made.notes]
+        return made
+    made = _shipped(here, splits, with_classes, where)
+    made.notes = [*said, *made.notes]
+    return made
+
+
+def _shipped(here: Folder, splits: dict[str, str], with_classes: dict[str, str], where: str) -> Plan:
+    """A level of train/, val/, test/ and what lies beside them."""
+    chosen: dict[str, str] = {}
+    for kind in ("train", "val", "test"):
+        names = sorted(n for n, k in with_classes.items() if k == kind)
+        plain = [n for n in names if not (kind_of(n) or ("", {n}))[1]]
+        names = plain if len(plain) == 1 else names
+        if len(names) > 1:
+            raise DataError(
+                f"{where}: {', '.join(names)} mean the same split. Keep one of them, or say which: "
+                f"--{kind} {names[0]}{in_python(kind, names[0])}"
+            )
+        if names:
+            chosen[kind] = names[0]
+    if "train" not in chosen:
+        there = next(iter(chosen.values()), next(iter(with_classes)))
+        flat = [n for n, k in splits.items() if k == "train"]
+        rest = [n for n in here.children if n not in splits]
+        what = f"{flat[0]}/ holds no class folders" if flat else f"there is {there}/ but no train/"
+        more = f" Or is it {rest[0]}/? Then say --train {rest[0]} --test {there}." if len(rest) == 1 else ""
+        raise DataError(f"{where}: {what}. Add train/<class>/ with images.{more}")
+    made = Plan({})
+    for kind, name in chosen.items():
+        _add(made, kind, here.children[name].classes(), where)
+    left: list[str] = []
+    for name, folder in here.children.items():
+        if name in chosen.values():
             continue
-        grouped[split_of[parts[0]] if splits else "train"][parts[depth]].append(name)
-    return grouped
+        files = list(folder.all_files())
+        if (splits.get(name) in FLAT_KINDS and name not in with_classes) or splits.get(name) == "predict":
+            made.unlabelled += files
+        else:
+            left.append(f"{folder.path}/ ({len(files):,})")
+    left += [f"{len(here.files):,} beside the folders"] if here.files else []
+    if left:
+        made.notes.append(f"Images that lie outside of the splits are not used: {some(left)}.")
+    if any(same_name(name) not in ("train", "val", "test") for name in chosen.values()):
+        words = {"train": "training", "val": "validation", "test": "test"}
+        said = joined(f"{here.children[n].path}/ as {words[kind]} images" for kind, n in chosen.items())
+        made.notes.append(f"The folders were read so: {said}.")
+    return made
 
 
-def check_classes(by_class: dict[str, dict[str, list[str]]], where: str) -> tuple[str, ...]:
-    """The class names in the order of their labels, once all splits are found to be usable."""
-    train = by_class["train"]
-    for split, classes in by_class.items():
-        empty = sorted(name for name, files in classes.items() if not files)
-        if empty:
-            raise DataError(
-                f"{where}: no image in the class folder {_some(empty)} of {split}. Put images in it or "
-                f"remove it. Images end in {', '.join(EXTENSIONS)}."
-            )
-        if set(classes) != set(train):
-            raise DataError(
-                f"{where}: train and {split} hold different classes. Only in train: "
-                f"{_some(set(train) - set(classes))}; only in {split}: {_some(set(classes) - set(train))}. "
-                "Each class needs a folder of the same name in both."
-            )
-    if len(train) < 2:
-        raise DataError(
-            f"{where}: only one class folder ({_some(train)}). A classifier needs at least two: "
-            "one folder a class, with the images of the class inside."
+def _named_in_one(here: Folder, splits: dict[str, str]) -> Plan | None:
+    """Folders such as train_cats, train_dogs, test_cats, test_dogs; None where they are others."""
+    made: dict[str, Classes] = {}
+    for name, kind in splits.items():
+        rest = " ".join(sorted((kind_of(name) or ("", frozenset[str]()))[1]))
+        made.setdefault(kind, {}).setdefault(rest, []).extend(here.children[name].all_files())
+    same = {tuple(sorted(classes)) for classes in made.values()}
+    if len(splits) < len(here.children) or "train" not in made or len(same) > 1 or len(same.pop()) < 2:
+        return None
+    return Plan(made, notes=[f"Each folder names a split and a class: {some(here.children)}."])
+
+
+def _inverted(here: Folder) -> Plan | None:
+    """Class folders with train/ and test/ inside; None where they are others."""
+    made: dict[str, Classes] = {}
+    for name, folder in here.children.items():
+        splits = certain(folder.children)
+        if folder.files or "train" not in splits.values() or len(splits) < len(folder.children):
+            return None
+        for inner, kind in splits.items():
+            files = folder.children[inner].all_files()
+            made.setdefault("test" if kind == "predict" else kind, {}).setdefault(name, []).extend(files)
+    return Plan(made, notes=["Each class folder holds its own splits."]) if len(here.children) > 1 else None
+
+
+def _classes_only(here: Folder, where: str) -> Plan:
+    """One folder a class, no splits."""
+    names = {n: {c.casefold() for c in f.children} - MASKS for n, f in here.children.items()}
+    for name, inside in names.items():
+        for other, others in names.items():
+            shared = sorted(inside & others)
+            if name < other and len(shared) > 1:
+                raise DataError(_ambiguous(here, name, other, shared, where))
+    if here.files and not here.children:
+        raise NoClassFoldersError(f"{where}: no class folders. {_expected(here)}")
+    made = Plan({})
+    _add(made, "train", here, where)
+    if here.files:
+        made.notes.append(f"{len(here.files):,} images beside the class folders are not used.")
+    deep = [n for n, f in here.children.items() if len({c.casefold() for c in f.children} - MASKS) > 1]
+    if deep:
+        level = here.path.count("/") + 2 + bool(here.path)
+        made.notes.append(
+            f"Folders inside of {some(deep)} are taken together as one class each; if they are the classes, "
+            f"say --classes-from {level}{in_python('classes_from', level)}"
         )
-    needed = 1 + ("val" not in by_class) + ("test" not in by_class)
-    few = sorted(name for name, files in train.items() if len(files) < needed)
-    if few:
-        uses = " and ".join(
-            ["training"] + [use for s, use in (("val", "validation"), ("test", "test")) if s not in by_class]
-        )
-        raise DataError(
-            f"{where}: too few images in the class {few[0]} ({len(train[few[0]])}). {needed} are the least: "
-            f"one each for {uses}. Add images or remove the folder."
-        )
-    numeric = all(name.isdecimal() for name in train)
-    return tuple(sorted(train, key=lambda name: (int(name), name) if numeric else (0, name)))
+    return made
 
 
-def _some(names: Iterable[str]) -> str:
-    ordered = sorted(names)
-    return (", ".join(ordered[:5]) + (f" and {len(ordered) - 5} more" if len(ordered) > 5 else "")) or "none"
+def _add(made: Plan, split: str, here: Folder, where: str) -> None:
+    """Puts the class folders of one folder into a plan; what is no class folder of a test set, aside."""
+    classes = made.by_class.setdefault(split, {}) if here.children or split == "train" else {}
+    for name, folder in here.children.items():
+        masks = [f for n, f in folder.children.items() if n.casefold() in MASKS]
+        kept = folder.without(masks) if masks and len(masks) < len(folder.children) else folder
+        if kept is not folder:
+            made.notes.append(f"{joined(f'{m.path}/' for m in masks)} is not used: these are no photographs.")
+        classes.setdefault(name, []).extend(kept.all_files())
+    if here.files and not here.children and split == "test":
+        made.unlabelled += here.files
+    elif here.files and here.path:
+        made.notes.append(f"{len(here.files):,} images in {here.path}/ lie in no class folder: not used.")
+
+
+def _ambiguous(here: Folder, name: str, other: str, shared: list[str], where: str) -> str:
+    first, second = (here.children[n].path for n in (name, other))
+    level = here.path.count("/") + 1 + bool(here.path)
+    return (
+        f"{where}: {first}/ and {second}/ hold folders of the same names ({some(shared)}), so they may be "
+        f"parts of one set, or classes. Say which. Parts: --train {first} --test {second}. Only one of them: "
+        f"--train {first}. All of them together, classes by the inner folders: --classes-from {level + 1}. "
+        f"They are the classes: --classes-from {level}{in_python('classes_from', level)}"
+    )
+
+
+def _flat(here: Folder, splits: dict[str, str], where: str) -> str:
+    listed = ", ".join(f"{name}/" for name in sorted(splits))
+    train = [name for name, kind in splits.items() if kind == "train"]
+    level = here.path.count("/") + 1 + bool(here.path)
+    first = here.children[train[0]] if train else here.children[next(iter(splits))]
+    head = f"{train[0]}/ holds no class folders" if train else f"{listed} may be no class"
+    rest = [n for n in here.children if n not in splits]
+    if rest and not train:
+        held = here.children[next(iter(splits))].path
+        return (
+            f"{where}: {head}: it is called like a split, and lies beside {some(rest)}. Say which. Images to "
+            f"be tested or named: --test {held}. A class: --classes-from {level}"
+            f"{in_python('classes_from', level)}"
+        )
+    return (
+        f"{where}: {head}. {_expected(first)} If {listed} are your classes, say --classes-from {level}"
+        f"{in_python('classes_from', level)}"
+    )
+
+
+def _expected(here: Folder) -> str:
+    """What to do where images lie in no class folder: their names may hold the classes."""
+    text = "Expected <class>/<image> or train/<class>/<image>."
+    found = [
+        re.match(r"[^\W\d_]+(?:[_ -][^\W\d_]+)*(?=[_. -]?\(?\d)", f.rpartition("/")[2]) for f in here.files
+    ]
+    words = [m[0].casefold() for m in found if m]
+    kinds = {w for w in words if words.count(w) > 1} if len(words) < 5000 else set(words[:5000])
+    if 2 <= len(kinds) <= 200 and len(words) >= 0.9 * len(here.files):
+        text += (
+            f" Their names begin with {some(kinds)}: if these are the classes, say "
+            r"""--classes-from "^(.+?)[_. (-]*\d"."""
+        )
+    return text

@@ -14,17 +14,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlhelpers.data._decoding import decode, oriented_size
-from tlhelpers.data._errors import DataError
-from tlhelpers.data._folders import EXTENSIONS, check_classes, group, visible, wrapping_folder
+from tlhelpers.data._errors import DataError, together
+from tlhelpers.data._layout import Layout
+from tlhelpers.data._listing import listed
 from tlhelpers.data._stores import FolderStore, ZipStore
+from tlhelpers.data._tar import TAR_SUFFIXES, unpacked
 
-__all__ = ["ImageFiles", "ImageSequence", "Part", "open_images"]
+__all__ = ["ImageFiles", "ImageSequence", "Part", "open_images", "open_store"]
 
 DEFAULT_SIZE = 224  # what most ImageNet backbones were trained on
 _CHUNK = 64  # images a thread takes at a time: large enough that queueing costs nothing
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+class _TarStore(FolderStore):
+    """Files of a tar file, laid into a folder that goes when this is closed."""
+
+    def __init__(self, path: Path) -> None:
+        self._place = unpacked(path)
+        super().__init__(Path(self._place.name))
+
+    def close(self) -> None:
+        self._place.cleanup()
 
 
 @dataclass(frozen=True)
@@ -43,34 +56,35 @@ class ImageFiles:
     Attributes:
         parts: Splits by name: always "train"; "val" and "test" where the set ships them.
         class_names: Names of the class folders: by number when all are numbers, else by alphabet.
-        notes: What is odd about the folder or zip file, one sentence each.
+        unlabelled: Images of a test folder without class folders.
+        notes: What was guessed or left out, one sentence each.
+        white: What counts as white in pictures of 16 bits; None leaves it to each picture.
         n_ignored: Files that are no images by their extension, or hidden.
         jpeg: Whether all images are JPEG files by their extension.
     """
 
-    def __init__(self, store: FolderStore | ZipStore, where: str) -> None:
+    white: int | None = None
+
+    def __init__(self, store: FolderStore | ZipStore, where: str, layout: Layout, path: Path) -> None:
         self._store = store
         self.where = where
-        self.notes = store.notes
-        folders = [name for name in store.folders if name not in ("", ".") and visible(name)]
-        prefix = wrapping_folder(folders)
-        images = [n for n in store.files if n.lower().endswith(EXTENSIONS) and visible(n)]
-        by_class = group(images, folders, prefix, where)
-        used = sum(len(names) for classes in by_class.values() for names in classes.values())
-        self.n_ignored = len(store.files) - used
-        self.class_names = check_classes(by_class, where)
+        found = listed(store.files, store.folders, self.read_bytes, layout, where, path)
+        self.class_names, self.unlabelled = found.class_names, found.unlabelled
+        self.notes = (*store.notes, *found.notes)
+        used = sum(len(names) for classes in found.by_class.values() for names in classes.values())
+        self.n_ignored = len(store.files) - used - len(found.unlabelled)
         self.parts = {
             split: Part(
-                tuple(name for c in self.class_names for name in sorted(classes[c])),
+                tuple(name for c in self.class_names for name in classes[c]),
                 np.repeat(
                     np.arange(len(self.class_names), dtype=np.int64),
                     [len(classes[c]) for c in self.class_names],
                 ),
             )
-            for split, classes in by_class.items()
+            for split, classes in found.by_class.items()
         }
         names = [name for part in self.parts.values() for name in part.names]
-        self.jpeg = all(name.lower().endswith((".jpg", ".jpeg")) for name in names)
+        self.jpeg = all(name.lower().endswith((".jpg", ".jpeg", ".jpe", ".jfif")) for name in names)
 
     def __enter__(self) -> ImageFiles:
         return self
@@ -104,9 +118,10 @@ class ImageFiles:
             uint8 (n, height, width, 3), RGB.
 
         Raises:
-            DataError: A file is corrupt or has another size; the message names it. Or there is not
+            DataError: Files are corrupt, or one has another size; the message names them. Or there is not
                 enough memory.
         """
+        failed: list[str] = []
         square = size if isinstance(size, int) else None
         height, width = (size, size) if isinstance(size, int) else size
         _check_memory(len(names) * height * width * 3, self.where)
@@ -114,7 +129,11 @@ class ImageFiles:
 
         def decode_chunk(places: Sequence[int]) -> None:
             for i in places:
-                pixels = self._guard(lambda stream: decode(stream, square), names[i])
+                try:
+                    pixels = self._guard(lambda stream: decode(stream, square, self.white), names[i])
+                except DataError as error:
+                    failed.append(str(error))
+                    continue
                 if pixels.shape != out.shape[1:]:
                     raise DataError(
                         f"{self.where}: {names[i]} has {pixels.shape[1]} x {pixels.shape[0]} pixels where "
@@ -124,6 +143,8 @@ class ImageFiles:
 
         for _ in _threaded(decode_chunk, _chunks(range(len(names)))):
             pass
+        if failed:
+            raise DataError(together(sorted(failed), self.where))
         return out
 
     def read_bytes(self, name: str) -> bytes:
@@ -190,31 +211,48 @@ class ImageSequence:
         """Returns the same images with left and right exchanged; they stay in their files, too."""
         return ImageSequence(self._files, self._names, self._size, not self._mirror)
 
+    def followed_by(self, other: ImageSequence) -> ImageSequence:
+        """Returns these images and then those of another sequence out of the same folder or archive."""
+        return ImageSequence(self._files, [*self._names, *other._names], self._size, self._mirror)
+
     def digest(self) -> str:
         """Returns a digest of the files' content and of the size to which they are brought."""
-        digest = sha256(f"{self._size} {len(self)}{' mirrored' if self._mirror else ''}".encode())
+        white = f" white {self._files.white}" if self._files.white else ""
+        digest = sha256(f"{self._size} {len(self)}{' mirrored' if self._mirror else ''}{white}".encode())
         for name in self._names:
             digest.update(sha256(self._files.read_bytes(name)).digest())
         return digest.hexdigest()
 
 
-def open_images(path: Path, where: str) -> ImageFiles:
-    """Lists the images of a folder or zip file. Use it in a `with` statement.
+def open_images(path: Path, where: str, layout: Layout | None = None) -> ImageFiles:
+    """Lists the images of a folder or archive. Use it in a `with` statement.
 
     Args:
-        path: A folder or a zip file that holds class folders, or train/, val/ and test/ with class
+        path: A folder, zip file or tar file that holds class folders, or train/, val/ and test/ with class
             folders inside.
         where: What messages call it.
+        layout: How it is to be read, where its names leave that open.
 
     Raises:
-        DataError: The zip file is broken or encrypted, or the class folders cannot be used.
+        DataError: The archive is broken or encrypted, or the classes cannot be used.
     """
-    store = FolderStore(path) if path.is_dir() else ZipStore(path)
+    store = open_store(path)
     try:
-        return ImageFiles(store, where)
+        return ImageFiles(store, where, layout or Layout(), path)
     except BaseException:
         store.close()
         raise
+
+
+def open_store(path: Path) -> FolderStore | ZipStore:
+    """Returns the files of a folder, a zip file or a tar file; it has to be closed.
+
+    Raises:
+        DataError: The archive is broken or encrypted.
+    """
+    if path.is_dir():
+        return FolderStore(path)
+    return _TarStore(path) if path.name.lower().endswith(TAR_SUFFIXES) else ZipStore(path)
 
 
 def _chunks(items: Sequence[T]) -> list[Sequence[T]]:

@@ -12,11 +12,12 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from tlhelpers.data._damage import damage
-from tlhelpers.data._decoding import decode, oriented_size
+from tlhelpers.data._decoding import decode, deep_top, oriented_size
 from tlhelpers.data._errors import DataError
+from tlhelpers.data._file_kinds import is_heic
 from tlhelpers.data._image_files import ImageFiles
 
-__all__ = ["Look", "look_through"]
+__all__ = ["Look", "look_through", "why_not"]
 
 _SIDE = 16  # of a thumbnail
 
@@ -30,12 +31,14 @@ class Look:
         size: Height and width as it is shown, in pixels.
         hash: The difference hash, 64 bits.
         thumbnail: float32 (side, side, 3).
+        top: The highest value of a picture of 16 bits; None for any other.
     """
 
     digest: bytes
     size: tuple[int, int]
     hash: int
     thumbnail: np.ndarray
+    top: int | None
 
 
 def look_through(
@@ -74,19 +77,21 @@ def _look(files: ImageFiles, name: str) -> Look | str:
         if problem := damage(content):
             return problem
         pixels = decode(io.BytesIO(content), 4 * _SIDE)
+        top = deep_top(io.BytesIO(content))
     except MemoryError:
         raise
     except Exception as error:  # decoders raise a dozen kinds of error on broken files
-        return _why(error, content)
+        return why_not(error, content)
     picture = Image.fromarray(pixels)
     thumbnail = np.asarray(picture.resize((_SIDE, _SIDE), Image.Resampling.BOX), np.float32)
     # The difference hash: whether each pixel of a tiny grey picture is brighter than its neighbour.
     grey = np.asarray(picture.convert("L").resize((9, 8), Image.Resampling.BOX), np.int16)
     bits = np.packbits(grey[:, 1:] > grey[:, :-1])
-    return Look(sha256(content).digest(), size, int.from_bytes(bits.tobytes(), "big"), thumbnail)
+    return Look(sha256(content).digest(), size, int.from_bytes(bits.tobytes(), "big"), thumbnail, top)
 
 
-def _why(error: Exception, content: bytes) -> str:
+def why_not(error: Exception, content: bytes) -> str:
+    """Why a file could not be read, from the error and what could be read of it, in words."""
     cause = error.__cause__ if isinstance(error, DataError) and error.__cause__ else error
     if isinstance(cause, PermissionError):
         return "no permission to read it"
@@ -95,5 +100,7 @@ def _why(error: Exception, content: bytes) -> str:
     if not content and not isinstance(cause, DataError):
         return "empty file"
     if isinstance(cause, UnidentifiedImageError):
+        if is_heic(content):
+            return 'HEIC, which pillow-heif reads: pip install "tlhelpers[app]". Or save it as JPEG'
         return "not an image, whatever its name says"
     return str(cause) or type(cause).__name__

@@ -4,111 +4,30 @@
 their hashes: a copy on both sides of a split makes a test result too good.
 """
 
+import functools
 import os
 import zipfile
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from tlhelpers import checks, data
-from tlhelpers.data import _folders, _splits
+from tlhelpers.data._class_check import settled
 from tlhelpers.data._copies import Copies, find_copies
+from tlhelpers.data._decoding import white_of
+from tlhelpers.data._findings import SPLIT_WORDS, FolderCheck, counted
+from tlhelpers.data._groups import groups_of, numbered
 from tlhelpers.data._image_files import DEFAULT_SIZE, ImageFiles, open_images
+from tlhelpers.data._layout import Plan
 from tlhelpers.data._scan import look_through
+from tlhelpers.data._split_up import split_up
+from tlhelpers.data._tar import TAR_SUFFIXES
 
-__all__ = ["Copies", "FolderCheck", "load"]
+__all__ = ["SPLIT_WORDS", "Copies", "FolderCheck", "counted", "load", "pooled"]
 
-SPLIT_WORDS = {"train": "training", "val": "validation", "test": "test"}
-
-
-@dataclass(frozen=True)
-class FolderCheck:
-    """What was found in a folder. Returned by `load`.
-
-    Attributes:
-        name: Name of the folder.
-        shipped: The splits that the folder itself has: "train" alone, or with "val" and "test".
-        files: Split -> the files of its images, in the order of the data set.
-        counts: Split -> class -> number of images that are used.
-        unreadable: Files that cannot be decoded -> why.
-        left_out: Images that could be read and are not used -> why.
-        copies: Files that show one picture.
-        sizes: int (n, 2): height and width of the readable images, in pixels.
-        n_ignored: Files whose names are not those of images, or that lie outside of class folders.
-    """
-
-    name: str
-    shipped: tuple[str, ...]
-    files: dict[str, tuple[str, ...]]
-    counts: dict[str, dict[str, int]]
-    unreadable: dict[str, str]
-    left_out: dict[str, str]
-    copies: tuple[Copies, ...]
-    sizes: np.ndarray
-    n_ignored: int
-
-    @property
-    def n_images(self) -> int:
-        """Number of images that are used."""
-        return sum(sum(classes.values()) for classes in self.counts.values())
-
-    @property
-    def balance(self) -> float:
-        """Images of the largest class over those of the smallest, all splits together."""
-        sums = [sum(classes[c] for classes in self.counts.values()) for c in self.counts["train"]]
-        return max(sums) / min(sums)
-
-    def notes(self) -> list[str]:
-        """Returns what is worth knowing before a result is believed, one sentence each."""
-        found = []
-        if self.unreadable:
-            found.append(
-                f"{counted(len(self.unreadable), 'file')} could not be read and "
-                f"{'is' if len(self.unreadable) == 1 else 'are'} left out."
-            )
-        wrong = [c for c in self.copies if len(c.classes) > 1]
-        if wrong:
-            found.append(
-                f"{counted(len(wrong), 'picture')} {'lies' if len(wrong) == 1 else 'lie'} in more than one "
-                "class folder: at least one label must be wrong."
-            )
-        leaks = [c for c in self.copies if len(c.splits) > 1]
-        if leaks:
-            sets = " and ".join(word for split, word in SPLIT_WORDS.items() if split in self.shipped)
-            found.append(
-                f"{counted(len(leaks), 'picture')} {'lies' if len(leaks) == 1 else 'lie'} in more than one "
-                f"of {sets}. What is tested must not be trained on: the copies are left out."
-            )
-        rest = len(self.copies) - len({*map(id, wrong), *map(id, leaks)})
-        if rest:
-            more = "more picture" if wrong or leaks else "picture"
-            found.append(f"{counted(rest, more)} came with copies, in one and the same set.")
-        if self.balance >= 3:
-            found.append(
-                f"The largest class has {self.balance:.1f} times as many images as the smallest. "
-                "Look at the accuracy of each class, not only at the total."
-            )
-        small = [c for c, n in self.counts["test"].items() if n < 10]
-        if small:
-            found.append(
-                f"{counted(len(small), 'class', 'classes')} {'has' if len(small) == 1 else 'have'} fewer "
-                "than 10 test images: their own accuracy is a rough guess."
-            )
-        return found
-
-    def __str__(self) -> str:
-        height, width = self.sizes[:, 0], self.sizes[:, 1]
-        used = ", ".join(f"{sum(c.values()):,} {SPLIT_WORDS[s]}" for s, c in self.counts.items())
-        lines = [
-            f"{self.name}: {len(self.counts['train']):,} classes; {used} images",
-            f"sizes: {width.min()} x {height.min()} to {width.max()} x {height.max()} pixels",
-        ]
-        lines += [f"unreadable: {name} ({why})" for name, why in self.unreadable.items()]
-        return "\n".join([*lines, *self.notes()])
-
-    __repr__ = __str__  # what a notebook shows
+POLICIES = ("group", "keep", "drop")
 
 
 def load(
@@ -116,21 +35,30 @@ def load(
     image_size: int = DEFAULT_SIZE,
     seed: int = 0,
     advance: Callable[[int, int], None] | None = None,
+    *,
+    layout: data.Layout | None = None,
+    copies: str = "group",
+    group: str | None = None,
 ) -> tuple[data.Dataset, FolderCheck]:
-    """Looks through a folder (or zip file) of images and splits it.
+    """Looks through a folder (or zip or tar file) of images and splits it.
 
     The layout is that of `tlhelpers.data.load`: one folder a class, or train/, val/ and test/ with class
     folders inside. What is missing is split off by the same rules: a fixed fifth of each class for test, a
-    tenth of the rest for validation. Unreadable files are left out. Of copies of one picture only one is used
-    where the split is made here. Where the folder ships splits, training images that are in validation or
-    test, and validation images that are in test, are left out. Equal files in folders of different classes
-    are left out, all of them.
+    tenth of the rest for validation. Unreadable files are left out. Of equal files in one class one is used,
+    that of the test where they lie in several splits. Pictures that only look alike are all used, on one side
+    of the split, unless a fifth of a class or more look alike: then a camera looks at one scene.
 
     Args:
-        folder: The folder or zip file.
+        folder: The folder or archive.
         image_size: Side in pixels to which the centre square of each image is brought.
         seed: Of the split; 0 or larger.
         advance: Is called with the number of files looked at, and the number of all files.
+        layout: How the folder is to be read, where the names in it leave that open.
+        copies: ``"group"``, as described; ``"keep"`` uses every file, wherever it falls; ``"drop"`` uses one
+            of the pictures that look alike.
+        group: What belongs together and on one side of the split, such as the pictures of one patient: a
+            regular expression whose first group, or all that it finds, in a file's path names the group; or
+            a CSV file with file names and groups.
 
     Returns:
         The data set, whose images stay in their files until they are used; and what was found.
@@ -150,10 +78,13 @@ def load(
         >>> ds.class_names, len(check.unreadable)
         (('0', '1'), 0)
     """
+    if copies not in POLICIES:
+        raise ValueError(f"copies is one of {', '.join(POLICIES)}, not {copies!r}.")
     path = _checked_path(folder)
     seed, size = checks.whole(seed, "seed", 0), checks.whole(image_size, "image_size")
     where = path.resolve().name + ("/" if path.is_dir() else "")
-    files = open_images(path, where)
+    layout = layout or data.Layout()
+    files = open_images(path, where, layout)
     entries = [
         (name, split, files.class_names[label])
         for split, part in files.parts.items()
@@ -165,15 +96,80 @@ def load(
         raise data.DataError(
             f"{where}: none of the {len(entries):,} files could be read as an image; {name}: {why}."
         )
-    split_here = not {"val", "test"} <= set(files.parts)
-    copies, left_out = find_copies([e for e in entries if e[0] in looks], looks, split_here)
-    by_class = _used(files, entries, unreadable, left_out, where)
-    ds, names = _split(files, by_class, where, seed, size)
+    deep = [look.top for look in looks.values() if look.top is not None]
+    files.white = white_of(deep) if deep else None
+    found = find_copies([e for e in entries if e[0] in looks], looks, copies)
+    plan = _used(files, entries, unreadable, found.left_out)
+    class_names = _settled(plan, where, layout.skip_small, len(unreadable), len(found.left_out))
+    used = [name for classes in plan.by_class.values() for names in classes.values() for name in names]
+    groups = numbered(used, found.together, groups_of(group, used) if group is not None else {})
+    try:
+        ds, names = split_up(files, plan.by_class, class_names, seed, size, groups)
+    except data.DataError as error:
+        raise data.DataError(f"{where}: {error}") from error
     labels = {"train": ds.y_train, "val": ds.y_val, "test": ds.y_test}
-    counts = {split: data.class_counts(y, ds.class_names) for split, y in labels.items()}
-    sizes, shipped = np.array([look.size for look in looks.values()]), tuple(files.parts)
-    check = FolderCheck(where, shipped, names, counts, unreadable, left_out, copies, sizes, files.n_ignored)
-    return ds, check
+    return ds, FolderCheck(
+        name=where,
+        shipped=tuple(files.parts),
+        files=names,
+        counts={split: data.class_counts(y, ds.class_names) for split, y in labels.items()},
+        unreadable=unreadable,
+        left_out=found.left_out,
+        copies=found.copies,
+        sizes=np.array([look.size for look in looks.values()]),
+        n_ignored=files.n_ignored,
+        said=(*files.notes, *plan.notes),
+        scenes=found.scenes,
+        unlabelled=files.unlabelled,
+        white=files.white,
+        leaks=_leaks(names, groups),
+        groups=groups,
+    )
+
+
+def pooled(ds: data.Dataset, check: FolderCheck) -> tuple[data.Dataset, FolderCheck, np.ndarray | None]:
+    """Puts all images of a small folder among the training images, for cross-validation.
+
+    Test images that the folder ships stay what they are. Else the test images are all images, too.
+
+    Args:
+        ds: The data set that `load` returned.
+        check: What it found.
+
+    Returns:
+        Both, changed; and the number of the group of each training image, or None where each is alone.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> from tlhelpers import data
+        >>> from tlhelpers.data import folder_check
+        >>> for i, image in enumerate(data.load("digits").x_train[:20]):
+        ...     Path(f"few/{i % 2}").mkdir(parents=True, exist_ok=True)
+        ...     Image.fromarray(image).save(f"few/{i % 2}/{i}.png")
+        >>> ds, check, groups = folder_check.pooled(*folder_check.load("few", image_size=32))
+        >>> len(ds.y_train), len(ds.y_test), check.counts["train"]
+        (20, 20, {'0': 10, '1': 10})
+    """
+    parts = ["train", "val"] if "test" in check.shipped else ["train", "val", "test"]
+    y = np.concatenate([getattr(ds, f"y_{part}") for part in parts])
+    x = functools.reduce(data.ImageSequence.followed_by, [getattr(ds, f"x_{part}") for part in parts])
+    names = tuple(name for part in parts for name in check.files[part])
+    none = dict.fromkeys(ds.class_names, 0)
+    counts = {"train": data.class_counts(y, ds.class_names), "val": none, "test": none}
+    files = {"train": names, "val": (), "test": names}
+    if "test" in check.shipped:
+        counts["test"], files["test"] = check.counts["test"], check.files["test"]
+    else:
+        ds = replace(ds, x_test=x, y_test=y)
+    groups = np.array([check.groups[name] for name in names]) if check.groups else None
+    return replace(ds, x_train=x, y_train=y), replace(check, counts=counts, files=files), groups
+
+
+def _leaks(names: Mapping[str, tuple[str, ...]], groups: Mapping[str, int]) -> tuple[str, ...]:
+    """The test images that belong together with a training image: only where the folder ships its splits."""
+    trained = {groups[name] for name in names["train"]} if groups else set()
+    return tuple(name for name in names["test"] if trained and groups[name] in trained)
 
 
 def _checked_path(folder: str | os.PathLike[str]) -> Path:
@@ -185,7 +181,7 @@ def _checked_path(folder: str | os.PathLike[str]) -> Path:
         if not path.is_file() and not path.is_dir():
             raise data.DataError(f"{path} is neither a folder nor a file. {expected}")
         if path.is_file():
-            if not zipfile.is_zipfile(path):
+            if not (zipfile.is_zipfile(path) or path.name.lower().endswith(TAR_SUFFIXES)):
                 raise data.DataError(f"{path} is a file. {expected}")
             return path
         closed: list[str] = []
@@ -206,66 +202,22 @@ def _used(
     entries: list[tuple[str, str, str]],
     unreadable: Collection[str],
     left_out: Collection[str],
-    where: str,
-) -> dict[str, dict[str, list[str]]]:
-    """Returns split -> class -> the files that are used.
-
-    Raises:
-        DataError: They are too few; the message says how many were left out.
-    """
+) -> Plan:
+    """Returns split -> class -> the files that are used."""
     by_class: dict[str, dict[str, list[str]]] = {
         split: {c: [] for c in files.class_names} for split in files.parts
     }
     for name, split, c in entries:
         if name not in unreadable and name not in left_out:
             by_class[split][c].append(name)
-    try:
-        _folders.check_classes(by_class, where)
-    except data.DataError as error:
-        if not unreadable and not left_out:
-            raise
-        raise data.DataError(
-            f"{error} (Left out: {counted(len(unreadable), 'unreadable file')}, "
-            f"{counted(len(left_out), 'copy', 'copies')}.)"
-        ) from error
-    return by_class
+    return Plan(by_class)
 
 
-def _split(
-    files: ImageFiles, by_class: dict[str, dict[str, list[str]]], where: str, seed: int, size: int
-) -> tuple[data.Dataset, dict[str, tuple[str, ...]]]:
-    """Splits as `data.load` does; returns the names of the files, too."""
-    names: dict[str, list[str]] = {}
-    labels: dict[str, np.ndarray] = {}
-    for split, classes in by_class.items():
-        names[split] = [name for c in files.class_names for name in classes[c]]
-        counts = [len(classes[c]) for c in files.class_names]
-        labels[split] = np.repeat(np.arange(len(counts), dtype=np.int64), counts)
-    source = where
-    if "test" not in names:
-        rest, pool = _splits.cut_test_pool(labels["train"], data.TEST_SHARE)
-        names["test"], labels["test"] = [names["train"][i] for i in pool], labels["train"][pool]
-        names["train"], labels["train"] = [names["train"][i] for i in rest], labels["train"][rest]
-        source += "; no test/ inside, so a fixed fifth of each class is the test pool"
-    asked = dict.fromkeys(("n_train", "n_val", "n_test"))
-    chosen = _splits.choose(labels["train"], labels.get("val"), labels["test"], asked, seed, where)
-    pools = ("train", "val" if "val" in names else "train", "test")
-    picked = {
-        split: tuple(names[pool][i] for i in places)
-        for split, pool, places in zip(("train", "val", "test"), pools, chosen, strict=True)
-    }
-    y = [labels[pool][places] for pool, places in zip(pools, chosen, strict=True)]
-    x = [data.ImageSequence(files, chosen_names, size) for chosen_names in picked.values()]
-    ds = data.Dataset(x[0], y[0], x[1], y[1], x[2], y[2], files.class_names, source)
-    return ds, picked
-
-
-def counted(n: int, one: str, many: str = "") -> str:
-    """Returns a number with its noun; without ``many``, the plural ends in s.
-
-    Example:
-        >>> from tlhelpers.data.folder_check import counted
-        >>> counted(1, "image"), counted(2, "copy", "copies")
-        ('1 image', '2 copies')
-    """
-    return f"{n:,} {one if n == 1 else many or one + 's'}"
+def _settled(plan: Plan, where: str, skip_small: bool, n_unreadable: int, n_copies: int) -> tuple[str, ...]:
+    """The class names, once all classes are found to be usable; an error says how much was left out."""
+    hint = ""
+    if n_unreadable or n_copies:
+        hint = (
+            f" (Left out: {counted(n_unreadable, 'unreadable file')}, {counted(n_copies, 'copy', 'copies')}.)"
+        )
+    return settled(plan, where, skip_small, hint)

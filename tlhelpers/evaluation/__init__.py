@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold, StratifiedKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
@@ -137,6 +137,7 @@ def cross_validate(
     strengths: Sequence[float] = PROBE_STRENGTHS,
     inner_folds: int = 3,
     seed: int = 0,
+    groups: np.ndarray | None = None,
 ) -> CrossValidation:
     """Estimates a linear probe's accuracy by stratified cross-validation, nested where the penalty is chosen.
 
@@ -150,6 +151,7 @@ def cross_validate(
         strengths: Values of C to choose from, inverse to the L2 penalty.
         inner_folds: Parts of the training images of a fold, for the choice.
         seed: Draws the parts.
+        groups: Numbers ``(n,)``, equal for images that belong together: those are never in two parts.
 
     Raises:
         ValueError: If shapes do not fit, a feature is not finite, or a class has too few images.
@@ -171,9 +173,12 @@ def cross_validate(
             f"Class {np.bincount(y).argmin()} has {fewest} images, too few for {folds} folds: each class "
             "needs an image in each fold."
         )
+    if groups is not None and len(groups) != len(y):
+        raise ValueError(f"groups has a number for each image; these are {len(groups)} for {len(y)} images.")
     scores, chosen, inner = [], [], []
     proba = np.zeros((len(y), n_classes))
-    for train, test in StratifiedKFold(folds, shuffle=True, random_state=seed).split(f, y):
+    splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
+    for train, test in splitter(folds, shuffle=True, random_state=seed).split(f, y, groups):
         model, strength, best = _fit(f[train], y[train], strengths, inner_folds, seed)
         proba[test] = model.predict_proba(f[test])
         scores.append(float(np.mean(proba[test].argmax(axis=1) == y[test])))

@@ -211,3 +211,33 @@ def _hits(y: np.ndarray, proba: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _bins(confidence: np.ndarray, n_bins: int) -> np.ndarray:
     return np.minimum((confidence * n_bins).astype(np.int64), checks.whole(n_bins, "n_bins") - 1)
+
+
+def unsure_below(y: np.ndarray, proba: np.ndarray, right: float = 0.95) -> float:
+    """Returns a probability below which answers had better be called unsure.
+
+    It is the lowest one above which so many of the answers are right, and not below that of any right answer.
+
+    Args:
+        y: Labels of validation images ``(n,)``, 0..k-1.
+        proba: Their probabilities ``(n, k)``.
+        right: Share of right answers among those that are not called unsure, 0..1.
+
+    Raises:
+        ValueError: If these are no labels with probabilities.
+
+    Example:
+        >>> import numpy as np
+        >>> from tlhelpers.evaluation import calibration
+        >>> proba = np.array([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4]])
+        >>> calibration.unsure_below(np.array([0, 0, 1]), proba)
+        0.8
+    """
+    y, proba = checks.scores(y, proba, "probabilities")
+    hit, sure = proba.argmax(axis=1) == y, proba.max(axis=1)
+    if not hit.any():
+        return 1.0
+    order = np.argsort(-sure, kind="stable")
+    enough = np.flatnonzero(np.cumsum(hit[order]) / np.arange(1, len(y) + 1) >= right)
+    lowest = sure[order][enough[-1]] if len(enough) else 1.0
+    return float(max(lowest, sure[hit].min()))

@@ -1,4 +1,4 @@
-"""The files of a report, written beside and put in their place in one step."""
+"""Several files that belong together, written beside and put in their place in one step."""
 
 import ctypes
 import os
@@ -28,6 +28,14 @@ def staged(files: dict[str, Path], out: Path) -> Iterator[dict[str, Path]]:
 
     Raises:
         OSError: The place cannot be written.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tlhelpers import staging
+        >>> with staging.staged({"report": Path("new/report.html")}, Path("new")) as paths:
+        ...     n = paths["report"].write_text("done")
+        >>> Path("new/report.html").read_text()
+        'done'
     """
     target = Path(os.path.realpath(out))
     folder, whole = _made(target, out)
@@ -46,7 +54,16 @@ def staged(files: dict[str, Path], out: Path) -> Iterator[dict[str, Path]]:
 
 
 def recover(out: Path) -> None:
-    """Puts a report back that a killed run had moved away, where a folder cannot be exchanged in one step."""
+    """Puts a report back that a killed run had moved away, where a folder cannot be exchanged in one step.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tlhelpers import staging
+        >>> Path(".new-1.old").mkdir()
+        >>> staging.recover(Path("new"))
+        >>> Path("new").is_dir()
+        True
+    """
     target = Path(os.path.realpath(out))
     for old in sorted(target.parent.glob(f".{target.name[:60]}-*.old")):
         with suppress(OSError):

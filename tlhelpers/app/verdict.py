@@ -1,0 +1,130 @@
+"""What a report says first: whether the model can be used, its weakest class, and what to do next."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tlhelpers.data.folder_check import counted
+from tlhelpers.evaluation import errors, wilson_interval
+
+if TYPE_CHECKING:
+    from tlhelpers.app.report import Outcome
+
+__all__ = ["Verdict", "judge"]
+
+FAR_BELOW = 0.1  # of the test accuracy below that of validation: more than chance, if the intervals part, too
+GOOD, FAIR = 0.9, 0.7  # lower end of the interval of the accuracy
+WEAK = 0.85  # accuracy below which a class is worth more pictures
+TESTED = 100  # test images: with fewer, the accuracy is a rough figure
+SURE_MISTAKE = 0.9
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The first lines of a report.
+
+    Attributes:
+        level: "good", "fair" or "bad".
+        headline: One sentence.
+        reasons: What speaks against using it, one sentence each.
+        weakest: On the class that is named worst; empty where all are named rightly.
+        to_do: What to do next, one sentence each.
+        shifted: Whether the test images seem to be others than those of training.
+    """
+
+    level: str
+    headline: str
+    reasons: tuple[str, ...]
+    weakest: str
+    to_do: tuple[str, ...]
+    shifted: bool
+
+
+def judge(o: "Outcome") -> Verdict:
+    """Returns the verdict on a tested model."""
+    n, (low, high) = len(o.y_test), o.interval
+    frequent = int(np.bincount(o.y_test).argmax())
+    share = float(np.mean(o.y_test == frequent))
+    useless = low <= share
+    shifted = _shifted(o)
+    reasons = []
+    if useless:
+        reasons.append(
+            f"It is not shown to be better than always naming {o.class_names[frequent]}, which would be "
+            f"right in {share:.0%} of the {'images' if o.cross_validated else 'test images'}."
+        )
+    if shifted:
+        reasons.append(
+            f"On the validation images {o.val_accuracy:.0%} were named rightly, on the test images only "
+            f"{o.accuracy:.0%}. So the test images are of another kind (camera, place, time), or their "
+            "labels are wrong. Look at the mistakes below."
+        )
+    if o.check.scenes:
+        reasons.append(
+            "Many pictures look alike, as from a camera that does not move: this holds for that scene alone."
+        )
+    if o.check.leaks:
+        apart = ~np.isin(o.check.files["test"], o.check.leaks)
+        right = np.mean((o.predicted == o.y_test)[apart]) if apart.any() else 0.0
+        reasons.append(
+            f"{counted(len(o.check.leaks), 'test image')} like training images, or belonging together with "
+            f"them: the accuracy may be too good. Without them it is {right:.1%}."
+        )
+    level = "bad" if useless else "good" if low >= GOOD and not shifted else "fair" if low >= FAIR else "bad"
+    about = f"Of 100 new pictures like these, it names about {round(100 * o.accuracy)} rightly"
+    about += f" ({round(100 * low)} to {round(100 * high)} are possible)"
+    headline = {
+        "good": f"Usable. {about}.",
+        "fair": f"Usable with care: somebody should check its answers. {about}.",
+        "bad": f"Not usable as it is. {about}.",
+    }[level]
+    return Verdict(level, headline, tuple(reasons), _weakest(o), tuple(_to_do(o, n, shifted)), shifted)
+
+
+def _shifted(o: "Outcome") -> bool:
+    """Whether the test accuracy lies below that of validation by more than chance explains."""
+    if o.cross_validated or "test" not in o.check.shipped or o.val_accuracy - o.accuracy < FAR_BELOW:
+        return False
+    val_low, _ = wilson_interval(round(o.val_accuracy * o.n_val), o.n_val)
+    return val_low > o.interval[1]
+
+
+def _weakest(o: "Outcome") -> str:
+    tested = [row for row in errors.by_class(o.y_test, o.predicted, o.class_names) if row.count]
+    worst = min(tested, key=lambda row: (row.accuracy, -row.count))
+    if worst.accuracy == 1:
+        return ""
+    label = o.class_names.index(worst.name)
+    wrong = o.predicted[(o.y_test == label) & (o.predicted != label)]
+    taken = o.class_names[int(np.bincount(wrong).argmax())]
+    return (
+        f"{worst.name}: {round(worst.accuracy * worst.count)} of its {counted(worst.count, 'picture')} named "
+        f"rightly, most often taken for {taken}."
+    )
+
+
+def _to_do(o: "Outcome", n: int, shifted: bool) -> list[str]:
+    found, trained = [], o.check.counts["train"]
+    rows = errors.by_class(o.y_test, o.predicted, o.class_names)
+    weak = sorted((r for r in rows if r.count and r.accuracy < WEAK), key=lambda r: r.accuracy)[:3]
+    if weak:
+        listed = ", ".join(f"{r.name} (it has {trained[r.name]:,})" for r in weak)
+        found.append(f"Take more training pictures of {listed}.")
+    elif min(trained.values()) < 30:
+        fewest = min(trained, key=trained.__getitem__)
+        found.append(
+            f"Take more pictures, of {fewest} first: it has {trained[fewest]:,}, and 30 a class are few."
+        )
+    sure = errors.confident_mistakes(o.y_test, o.probabilities)
+    doubtful = [i for i in sure.tolist() if o.probabilities[i].max() >= SURE_MISTAKE][:5]
+    if doubtful:
+        files = ", ".join(o.check.files["test"][i] for i in doubtful)
+        found.append(f"Look at these labels, which the model contradicts with much confidence: {files}.")
+    if shifted:
+        found.append("Put pictures of the kind that the test holds among the training pictures, too.")
+    if n < TESTED and not o.cross_validated:
+        found.append(f"Test with more pictures: {n} are few, and each one counts {100 / n:.1f} points.")
+    if not found:
+        found.append("Try it on pictures from elsewhere (another day, camera, place) before you rely on it.")
+    return found

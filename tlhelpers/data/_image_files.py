@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import os
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -146,20 +147,23 @@ class ImageFiles:
             sizes |= chunk_sizes
         return sizes.pop() if len(sizes) == 1 else None
 
-    def read(self, names: Sequence[str], size: tuple[int, int] | int) -> NDArray[np.uint8]:
+    def read(
+        self, names: Sequence[str], size: tuple[int, int] | int, digests: Mapping[str, bytes] | None = None
+    ) -> NDArray[np.uint8]:
         """Decodes images.
 
         Args:
             names: Which ones, (n,).
             size: (height, width) that every image already has, or a number of pixels: then the short
                 side is resized to it (antialiased) and the centre square is kept.
+            digests: SHA-256 of the files' content, by name, where a file must still be what it was.
 
         Returns:
             uint8 (n, height, width, 3), RGB.
 
         Raises:
-            DataError: A file is corrupt or has another size; the message names it. Or there is not
-                enough memory.
+            DataError: A file is corrupt, has another size or has changed; the message names it. Or there is
+                not enough memory.
         """
         square = size if isinstance(size, int) else None
         height, width = (size, size) if isinstance(size, int) else size
@@ -168,7 +172,7 @@ class ImageFiles:
 
         def decode_chunk(places: Sequence[int]) -> None:
             for i in places:
-                pixels = self._guard(lambda stream: decode(stream, square), names[i])
+                pixels = self._decoded(names[i], square, (digests or {}).get(names[i]))
                 if pixels.shape != out.shape[1:]:
                     raise DataError(
                         f"{self.where}: {names[i]} has {pixels.shape[1]} x {pixels.shape[0]} pixels where "
@@ -179,6 +183,14 @@ class ImageFiles:
         for _ in _threaded(decode_chunk, _chunks(range(len(names)))):
             pass
         return out
+
+    def _decoded(self, name: str, square: int | None, digest: bytes | None) -> NDArray[np.uint8]:
+        if digest is None:
+            return self._guard(lambda stream: decode(stream, square), name)
+        content = self.read_bytes(name)
+        if sha256(content).digest() != digest:
+            raise DataError(f"{self.where}: {name} changed while its features were computed. Run again.")
+        return self._guard(lambda _: decode(io.BytesIO(content), square), name)
 
     def read_bytes(self, name: str) -> bytes:
         """Returns the content of a file, undecoded."""
@@ -225,6 +237,8 @@ class ImageSequence:
         self, files: ImageFiles, names: Sequence[str], size: tuple[int, int] | int, mirror: bool = False
     ) -> None:
         self._files, self._names, self._size, self._mirror = files, list(names), size, mirror
+        self._digests: dict[str, bytes] = {}
+        self._watched = False
         height, width = (size, size) if isinstance(size, int) else size
         self.shape = (len(self._names), height, width, 3)
 
@@ -233,7 +247,8 @@ class ImageSequence:
 
     def __getitem__(self, key: Any) -> NDArray[np.uint8]:
         places = np.arange(len(self))[key]
-        images = self._files.read([self._names[i] for i in np.atleast_1d(places)], self._size)
+        digests = self._digests if self._watched else None
+        images = self._files.read([self._names[i] for i in np.atleast_1d(places)], self._size, digests)
         images = images[:, :, ::-1] if self._mirror else images
         return images if places.ndim else images[0]
 
@@ -248,8 +263,18 @@ class ImageSequence:
         """Returns a digest of the files' content and of the size to which they are brought."""
         digest = sha256(f"{self._size} {len(self)}{' mirrored' if self._mirror else ''}".encode())
         for name in self._names:
-            digest.update(sha256(self._files.read_bytes(name)).digest())
+            self._digests[name] = sha256(self._files.read_bytes(name)).digest()
+            digest.update(self._digests[name])
         return digest.hexdigest()
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Within the block, to read a file that is not what `digest` read raises a `DataError`."""
+        self._watched = True
+        try:
+            yield
+        finally:
+            self._watched = False
 
 
 def open_images(path: Path, where: str) -> ImageFiles:
@@ -277,6 +302,9 @@ def _chunks(items: Sequence[T]) -> list[Sequence[T]]:
 
 def _threaded(work: Callable[[Sequence[T]], R], chunks: list[Sequence[T]]) -> Iterator[R]:
     """Results of `work` on each chunk, in order. The first error stops what has not begun."""
+    if len(chunks) == 1:  # as of a step of `features.extract`, which reads in threads of its own
+        yield work(chunks[0])
+        return
     pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
     try:
         yield from pool.map(work, chunks)

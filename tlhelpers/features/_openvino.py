@@ -5,6 +5,7 @@ import threading
 import zipfile
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -80,7 +81,7 @@ def runner_int8(network: _graphs.Network, calibration: _onnx.Images | None) -> _
     return _graphs.session(name, lambda: session(_onnx.quantized(network, calibration)))
 
 
-def _core() -> "openvino.Core":  # noqa: F821
+def _core() -> Any:
     import openvino
 
     return openvino.Core()

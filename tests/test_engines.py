@@ -17,9 +17,10 @@ from tlhelpers.features import _engines, _graphs, _openvino, _processor
 from tools.numbers.provenance import ROOT
 
 HAS_OPENVINO = "openvino" in features.available()
-needs_openvino = pytest.mark.skipif(not HAS_OPENVINO, reason="the extra `openvino` is not installed")
+needs_openvino = pytest.mark.skipif(
+    not HAS_OPENVINO, reason="no OpenVINO here, or a Keras that cannot export to it"
+)
 HAS_BF16 = "openvino-bf16" in features.available()
-TINY_ONES = [name for name in ("mobilenetv3small", "mobilenetv2", "mobilenet") if name in FAMILIES]
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +73,7 @@ def test_openvino_agrees_with_keras_on_photographs():
 @pytest.mark.parametrize("name", backbones.names() if ALL else FAMILIES)
 def test_openvino_agrees_with_keras_on_every_family(name):
     """Weekly: one network a family, or each network."""
-    if not ALL and name not in TINY_ONES:
+    if not ALL and name != "mobilenet":
         pytest.skip("takes half a minute: runs weekly, and where TLHELPERS_ALL_BACKBONES is set")
     keras.utils.set_random_seed(0)
     backbone, images = backbones.load(name, image_size=96, weights=None), crops(3, 96)
@@ -229,7 +230,7 @@ def test_a_processor_without_bfloat16_is_told_what_it_has(tiny, x, monkeypatch):
 
 @needs_openvino
 def test_a_network_that_keras_cannot_export_says_so(tiny, x, monkeypatch):
-    """As with a Keras that is too old."""
+    """Whatever stood in the way."""
 
     def fail(*_, **__):
         raise ValueError("Unrecognized format=openvino")
@@ -240,10 +241,24 @@ def test_a_network_that_keras_cannot_export_says_so(tiny, x, monkeypatch):
 
 
 @needs_openvino
+def test_a_keras_that_is_too_old_says_so(tiny, x, monkeypatch):
+    """The lowest version that the package takes cannot export to OpenVINO."""
+    monkeypatch.setattr(keras, "__version__", "3.8.0")
+    with pytest.raises(RuntimeError, match=r"Keras 3\.8\.0 cannot export to OpenVINO; 3\.11 and later can"):
+        features.extract(tiny, x, engine="openvino")
+    assert not [name for name in features.available() if name.startswith("openvino")]
+
+
+@needs_openvino
 def test_a_graph_that_differs_from_keras_is_not_used(tiny, x, monkeypatch):
     """Whatever the exporter did."""
     real = _openvino.session
-    monkeypatch.setattr(_openvino, "session", lambda *a: lambda images, run=real(*a): run(images) * 1.001)
+
+    def wrong(*arguments):
+        run = real(*arguments)
+        return lambda images: run(images) * 1.001
+
+    monkeypatch.setattr(_openvino, "session", wrong)
     with pytest.raises(RuntimeError, match=r"differs from Keras by 1\.0e-03"):
         features.extract(tiny, x, engine="openvino")
 

@@ -1,4 +1,4 @@
-"""Any change of what a network computes is seen at the next call: by each engine, with or without the cache."""
+"""Any change of what a network computes is seen at the next call, by each engine, with or without a cache."""
 
 import functools
 import io

@@ -37,6 +37,7 @@ def extract(
     pooled: bool = True,
     calibration: np.ndarray | data.ImageSequence | None = None,
     labels: np.ndarray | None = None,
+    compare: bool = True,
 ) -> np.ndarray:
     """Computes the features of images, once.
 
@@ -47,8 +48,8 @@ def extract(
     and weights, the taps, the engine and the version of its library. Memory does not grow with the number of
     images, and a run that was stopped goes on where it was.
 
-    The engines in float32 differ by less than 1e-4 of the largest feature. Where another precision is
-    asked for, what it changes is measured on some of the images, and printed: see `difference`.
+    The engines in float32 differ by less than 1e-4 of the largest feature. Where a lower precision is asked
+    for, what it changes is measured on some of the images, and printed: see `difference`.
 
     Args:
         backbone: From `tlhelpers.backbones.load`.
@@ -67,6 +68,7 @@ def extract(
         calibration: For integers: training images of the target task, 160 of which set the range of
             each activation. Never test images.
         labels: Classes of ``x``, ``(n,)``. With them, the accuracy that a lower precision costs is measured.
+        compare: Whether what a lower precision changes is measured and printed.
 
     Returns:
         Features, float32 ``(n, d)``, those of the taps side by side; with ``pooled=False`` float16
@@ -90,7 +92,7 @@ def extract(
     """
     options: dict[str, Any] = {"cache": cache, "batch_size": batch_size, "pooled": pooled}
     found = _features(backbone, x, taps, engine, calibration=calibration, **options)
-    if engine != "auto" and _ENGINES[engine].precision != _FULL and len(x):
+    if compare and engine != "auto" and _ENGINES[engine].precision != _FULL and len(x):
         chosen = sample(len(x), labels)
         full = _features(backbone, x[chosen], taps, "auto", **options)
         print(compared(full, found[chosen], None if labels is None else labels[chosen], engine))

@@ -7,22 +7,30 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
 from tlhelpers.extras import extra
 from tlhelpers.features import _graphs, _onnx, _processor
 
+EXPORTS_SINCE = (3, 11)  # of Keras
 BFLOAT16 = {"avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16"}  # as processors call it
 
 
 def check() -> None:
-    """Looks whether OpenVINO is here.
+    """Looks whether OpenVINO is here, and whether Keras can export to it.
 
     Raises:
-        MissingExtraError: If it is not.
+        MissingExtraError: If it is not here.
+        RuntimeError: If Keras is too old.
     """
     with extra("openvino"):
         import openvino  # noqa: F401
+    if tuple(map(int, keras.__version__.split(".")[:2])) < EXPORTS_SINCE:
+        raise RuntimeError(
+            f"Keras {keras.__version__} cannot export to OpenVINO; {'.'.join(map(str, EXPORTS_SINCE))} and later "
+            "can. Run: pip install --upgrade keras"
+        )
 
 
 def check_bf16() -> None:
@@ -30,16 +38,14 @@ def check_bf16() -> None:
 
     Raises:
         MissingExtraError: If OpenVINO is not installed.
-        RuntimeError: If the processor does not: OpenVINO would imitate it, more slowly than in float32.
+        RuntimeError: If Keras is too old, or the processor does not: OpenVINO would imitate it, more slowly than in float32.
     """
     check()
     has = _processor.instructions()
     if has is None:  # no list of them on this system: OpenVINO knows
         has = {name.lower() for name in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")}
     if not BFLOAT16 & has:
-        telling = sorted(
-            name for name in has if name.startswith(("avx", "amx", "sse4", "asimd", "sve", "fp"))
-        )
+        telling = sorted(name for name in has if name.startswith(("avx", "amx", "sse4", "asimd", "sve")))
         raise RuntimeError(
             f"The engine 'openvino-bf16' needs a processor with avx512_bf16 or amx_bf16. This one "
             f"({_processor.name()}) has {', '.join(telling) or 'none of their kind'}. "

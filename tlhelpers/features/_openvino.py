@@ -28,8 +28,8 @@ def check() -> None:
         import openvino  # noqa: F401
     if tuple(map(int, keras.__version__.split(".")[:2])) < EXPORTS_SINCE:
         raise RuntimeError(
-            f"Keras {keras.__version__} cannot export to OpenVINO; {'.'.join(map(str, EXPORTS_SINCE))} and later "
-            "can. Run: pip install --upgrade keras"
+            f"Keras {keras.__version__} cannot export to OpenVINO; {'.'.join(map(str, EXPORTS_SINCE))} and "
+            "later can. Run: pip install --upgrade keras"
         )
 
 
@@ -38,7 +38,8 @@ def check_bf16() -> None:
 
     Raises:
         MissingExtraError: If OpenVINO is not installed.
-        RuntimeError: If Keras is too old, or the processor does not: OpenVINO would imitate it, more slowly than in float32.
+        RuntimeError: If Keras is too old, or the processor does not: OpenVINO would imitate it, more slowly
+            than in float32.
     """
     check()
     has = _processor.instructions()

@@ -66,10 +66,11 @@ except SystemExit as end:
     said["the command"] = str(end)
 
 tiny, x = make_backbone(), images(5)
-try:
-    features.extract(tiny, x, engine="onnx")
-except ImportError as error:
-    said["engine='onnx'"] = str(error)
+for engine in ("onnx", "openvino"):
+    try:
+        features.extract(tiny, x, engine=engine)
+    except ImportError as error:
+        said[f"engine={engine!r}"] = str(error)
 auto, by_keras = (features.extract(tiny, x, engine=engine, cache=False) for engine in ("auto", "keras"))
 found = {"imported": imported, "said": said, "features by Keras": bool(np.array_equal(auto, by_keras))}
 

@@ -29,6 +29,7 @@ NEEDS = {
     "tlhelpers.app.run": "app",
     "the command": "app",
     "engine='onnx'": "onnx",
+    "engine='openvino'": "openvino",
 }
 UNGUARDED = {"tlhelpers.app.report"}
 SCRIPT = ROOT / "tests" / "core_alone.py"
@@ -68,7 +69,7 @@ def examine(found: dict) -> None:
 
 def test_the_core_is_imported_where_no_extra_is_installed(tmp_path: Path) -> None:
     """Whatever an extra brings passes for not installed; the backend and what Keras needs work on."""
-    modules = brought_by("app") | brought_by("tuning")
+    modules = brought_by("app") | brought_by("tuning") | brought_by("openvino")
     assert {"jinja2", "matplotlib", "onnx", "onnxruntime", "optuna", "psutil", "rich", "tensorflow"} < modules
     env = {**os.environ, "PYTHONPATH": str(ROOT), "TLHELPERS_CACHE": str(tmp_path)}
     command = [sys.executable, str(SCRIPT), *sorted(modules)]
@@ -106,7 +107,7 @@ def test_the_core_works_in_an_empty_environment(tmp_path: Path) -> None:
     listed = run(python, "-m", "pip", "list", "--format", "json", "--disable-pip-version-check").stdout
     there = {package["name"].lower() for package in json.loads(listed)}
     print(f"{len(there)} packages")
-    assert not there & ((brought_by("app") | brought_by("tuning")) - {"rich"})
+    assert not there & ((brought_by("app") | brought_by("tuning") | brought_by("openvino")) - {"rich"})
 
     done = run(python, SCRIPT, KERAS_BACKEND="jax")
     assert done.returncode == 0, done.stderr[-3000:]

@@ -219,7 +219,7 @@ LITE_CUTS = {
 def step_by_step(by_keras, monkeypatch):
     """Features without a graph: building one takes longer than computing a few images."""
     monkeypatch.setattr(
-        features, "_runner", lambda engine, backbone, network, *_: lambda x: np.asarray(network(x))
+        features, "_runner", lambda engine, network, *_: lambda x: np.asarray(network.model(x))
     )
 
 

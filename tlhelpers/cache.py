@@ -154,6 +154,11 @@ class Parts:
         self.files.append(path)
         self.done += len(rows)
 
+    def discard(self) -> None:
+        """Removes the parts, as where they turned out not to belong together."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.files, self.done = [], 0
+
     def finish(self, about: str) -> np.ndarray:
         """Joins the parts to an entry and returns its array.
 

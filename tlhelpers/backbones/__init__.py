@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 
@@ -91,15 +90,15 @@ class Backbone:
         return tuple(dict.fromkeys(match[0] for match in named if match))
 
     def fingerprint(self) -> str:
-        """Returns a digest of name, input size, layers and weights, by which a cache knows the backbone."""
-        digest = sha256(f"{self.name} {self.image_size} {self._layers}".encode())
-        for weight in self.model.get_weights():
-            digest.update(np.ascontiguousarray(weight).data)
-        return digest.hexdigest()
+        """Returns a digest of name, input size, layers and weights, as they are now.
 
-    @cached_property
-    def _layers(self) -> str:
-        return layers.structure(self.model)
+        By it a cache knows the backbone. See `tlhelpers.layers.structure` for what counts of the layers.
+        """
+        digest = sha256(f"{self.name} {self.image_size} {layers.structure(self.model)}".encode())
+        for weight in self.model.get_weights():
+            digest.update(f"{weight.dtype} {weight.shape}".encode())
+            digest.update(np.ascontiguousarray(weight).tobytes())
+        return digest.hexdigest()
 
     def __repr__(self) -> str:
         return (

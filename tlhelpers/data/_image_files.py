@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -106,20 +108,23 @@ class ImageFiles:
             sizes |= chunk_sizes
         return sizes.pop() if len(sizes) == 1 else None
 
-    def read(self, names: Sequence[str], size: tuple[int, int] | int) -> NDArray[np.uint8]:
+    def read(
+        self, names: Sequence[str], size: tuple[int, int] | int, digests: Mapping[str, bytes] | None = None
+    ) -> NDArray[np.uint8]:
         """Decodes images.
 
         Args:
             names: Which ones, (n,).
             size: (height, width) that every image already has, or a number of pixels: then the short
                 side is resized to it (antialiased) and the centre square is kept.
+            digests: SHA-256 of the files' content, by name, where a file must still be what it was.
 
         Returns:
             uint8 (n, height, width, 3), RGB.
 
         Raises:
-            DataError: Files are corrupt, or one has another size; the message names them. Or there is not
-                enough memory.
+            DataError: Files are corrupt, have changed, or one has another size; the message names them. Or
+                there is not enough memory.
         """
         failed: list[str] = []
         square = size if isinstance(size, int) else None
@@ -130,7 +135,7 @@ class ImageFiles:
         def decode_chunk(places: Sequence[int]) -> None:
             for i in places:
                 try:
-                    pixels = self._guard(lambda stream: decode(stream, square, self.white), names[i])
+                    pixels = self._decoded(names[i], square, (digests or {}).get(names[i]))
                 except DataError as error:
                     failed.append(str(error))
                     continue
@@ -146,6 +151,14 @@ class ImageFiles:
         if failed:
             raise DataError(together(sorted(failed), self.where))
         return out
+
+    def _decoded(self, name: str, square: int | None, digest: bytes | None) -> NDArray[np.uint8]:
+        if digest is None:
+            return self._guard(lambda stream: decode(stream, square, self.white), name)
+        content = self.read_bytes(name)
+        if sha256(content).digest() != digest:
+            raise DataError(f"{self.where}: {name} changed while its features were computed. Run again.")
+        return self._guard(lambda _: decode(io.BytesIO(content), square, self.white), name)
 
     def read_bytes(self, name: str) -> bytes:
         """Returns the content of a file, undecoded."""
@@ -192,6 +205,8 @@ class ImageSequence:
         self, files: ImageFiles, names: Sequence[str], size: tuple[int, int] | int, mirror: bool = False
     ) -> None:
         self._files, self._names, self._size, self._mirror = files, list(names), size, mirror
+        self._digests: dict[str, bytes] = {}
+        self._watched = False
         height, width = (size, size) if isinstance(size, int) else size
         self.shape = (len(self._names), height, width, 3)
 
@@ -200,7 +215,8 @@ class ImageSequence:
 
     def __getitem__(self, key: Any) -> NDArray[np.uint8]:
         places = np.arange(len(self))[key]
-        images = self._files.read([self._names[i] for i in np.atleast_1d(places)], self._size)
+        digests = self._digests if self._watched else None
+        images = self._files.read([self._names[i] for i in np.atleast_1d(places)], self._size, digests)
         images = images[:, :, ::-1] if self._mirror else images
         return images if places.ndim else images[0]
 
@@ -220,8 +236,18 @@ class ImageSequence:
         white = f" white {self._files.white}" if self._files.white else ""
         digest = sha256(f"{self._size} {len(self)}{' mirrored' if self._mirror else ''}{white}".encode())
         for name in self._names:
-            digest.update(sha256(self._files.read_bytes(name)).digest())
+            self._digests[name] = sha256(self._files.read_bytes(name)).digest()
+            digest.update(self._digests[name])
         return digest.hexdigest()
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Within the block, to read a file that is not what `digest` read raises a `DataError`."""
+        self._watched = True
+        try:
+            yield
+        finally:
+            self._watched = False
 
 
 def open_images(path: Path, where: str, layout: Layout | None = None) -> ImageFiles:
@@ -261,6 +287,9 @@ def _chunks(items: Sequence[T]) -> list[Sequence[T]]:
 
 def _threaded(work: Callable[[Sequence[T]], R], chunks: list[Sequence[T]]) -> Iterator[R]:
     """Results of `work` on each chunk, in order. The first error stops what has not begun."""
+    if len(chunks) == 1:  # as of a step of `features.extract`, which reads in threads of its own
+        yield work(chunks[0])
+        return
     pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
     try:
         yield from pool.map(work, chunks)

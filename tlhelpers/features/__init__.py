@@ -1,12 +1,8 @@
-"""Features of a frozen backbone: computed once, at the speed of ONNX Runtime, and kept on disk."""
+"""Features of a frozen backbone: computed once, at the speed of the fastest engine, and kept on disk."""
 
 import math
-import os
-import sys
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from hashlib import sha256
 from typing import Any
 
@@ -16,14 +12,18 @@ import numpy as np
 from tlhelpers import cache as disk
 from tlhelpers import data
 from tlhelpers.backbones import Backbone
-from tlhelpers.features import _key, _onnx
+from tlhelpers.features import _key
+from tlhelpers.features._difference import Difference, compared, sample
+from tlhelpers.features._engines import ENGINES as _ENGINES
+from tlhelpers.features._engines import FASTEST
+from tlhelpers.features._graphs import Network, Run
+from tlhelpers.features._steps import gathered, in_threads, joined, narrowed, progress
 
-ENGINES = ("auto", "onnx", "onnx-int8", "keras")
-_FORMAT = 3  # enters every cache key: raise it when features computed by new code would differ from old ones
-# Pixels in one step, where no batch size is given. ONNX Runtime works on a step a core, and is fastest where
-# the maps of a step fit into the core's cache; larger steps of Keras are no faster.
-_PIXELS = {"onnx": 12 * 96 * 96, "keras": 64 * 96 * 96}
+__all__ = ["ENGINES", "Difference", "available", "difference", "extract", "multi_taps", "tapped"]
+
+ENGINES = ("auto", *_ENGINES)
 _PART_BYTES = 1 << 23  # about so much is lost when a run is stopped
+_FULL = "float32"
 
 
 def extract(
@@ -36,14 +36,20 @@ def extract(
     batch_size: int | None = None,
     pooled: bool = True,
     calibration: np.ndarray | data.ImageSequence | None = None,
+    labels: np.ndarray | None = None,
+    compare: bool = True,
 ) -> np.ndarray:
     """Computes the features of images, once.
 
-    The images are resized to the backbone's input outside the network. ONNX Runtime works on as many steps at
-    once as there are cores, one core each; Keras takes all cores for a step, and images are read
-    ahead meanwhile. The result is kept in the cache folder under a key made of all that it depends on: the
-    images, the backbone with its weights, the taps, the engine and the version of its library. Memory does
-    not grow with the number of images, and a run that was stopped goes on where it was.
+    The images are resized to the backbone's input outside the network. ONNX Runtime and OpenVINO work on as
+    many steps at once as there are cores: a core reads the images of its step, and computes. Keras takes all
+    cores for a step, and images are read ahead meanwhile. The result is kept in the cache folder under a key
+    made of all that it depends on, at the moment of the call: the images, the backbone with its layers, code
+    and weights, the taps, the engine and the version of its library. Memory does not grow with the number of
+    images, and a run that was stopped goes on where it was.
+
+    The engines in float32 differ by less than 1e-4 of the largest feature. Where a lower precision is asked
+    for, what it changes is measured on some of the images, and printed: see `difference`.
 
     Args:
         backbone: From `tlhelpers.backbones.load`.
@@ -51,16 +57,18 @@ def extract(
             ``data.load(..., lazy=True)``.
         taps: Where to listen. ``"last"``: the output of the backbone. ``"multi"``: several depths, see
             `multi_taps`. Or names of layers; ``"last"`` may be among them.
-        engine: ``"onnx"`` (ONNX Runtime, the fastest in full precision on a CPU), ``"onnx-int8"`` (in
-            integers of 8 bits; needs ``calibration``), ``"keras"``, or ``"auto"``: Keras where a GPU
-            is in use, the extra ``onnx`` is not installed or the backbone cannot be exported, else ONNX
-            Runtime.
-        cache: Whether to read and write features in the cache. An exported graph is kept in any case.
+        engine: In float32: ``"onnx"`` (ONNX Runtime), ``"openvino"``, ``"keras"``, or ``"auto"``: Keras where
+            a GPU is in use, else the first of these that is installed and runs the backbone. In a lower
+            precision, by name alone: ``"openvino-bf16"`` (bfloat16, on a processor that has it),
+            ``"onnx-int8"`` and ``"openvino-int8"`` (integers of 8 bits; they need ``calibration``).
+        cache: Whether to read and write the cache folder. ``False`` touches no file there.
         batch_size: Images in one step; ``None`` chooses by the size of the images.
         pooled: Whether maps are averaged over their positions. ``False`` takes one tap and returns its map in
             half precision.
-        calibration: For ``"onnx-int8"``: training images of the target task, 160 of which set the range of
+        calibration: For integers: training images of the target task, 160 of which set the range of
             each activation. Never test images.
+        labels: Classes of ``x``, ``(n,)``. With them, the accuracy that a lower precision costs is measured.
+        compare: Whether what a lower precision changes is measured and printed.
 
     Returns:
         Features, float32 ``(n, d)``, those of the taps side by side; with ``pooled=False`` float16
@@ -70,7 +78,10 @@ def extract(
     Raises:
         ValueError: If an argument is not as described.
         OSError: If the cache cannot be written, for example on a full disk.
-        ImportError: If ONNX Runtime is asked for, and it or the exporter is not installed.
+        ImportError: If an engine is asked for, and it or its exporter is not installed.
+        RuntimeError: If the engine that is asked for cannot run the backbone, the processor does not compute
+            in the precision, or ``x`` changed meanwhile.
+        DataError: If an image cannot be read, or its file changed meanwhile.
 
     Example:
         >>> from tlhelpers import backbones, data, features
@@ -79,48 +90,122 @@ def extract(
         >>> features.extract(backbone, ds.x_train, engine="keras").shape
         (8, 1280)
     """
+    options: dict[str, Any] = {"cache": cache, "batch_size": batch_size, "pooled": pooled}
+    found = _features(backbone, x, taps, engine, calibration=calibration, **options)
+    if compare and engine != "auto" and _ENGINES[engine].precision != _FULL and len(x):
+        chosen = sample(len(x), labels)
+        full = _features(backbone, x[chosen], taps, "auto", **options)
+        print(compared(full, found[chosen], None if labels is None else labels[chosen], engine))
+    return found
+
+
+def difference(
+    backbone: Backbone,
+    x: np.ndarray | data.ImageSequence,
+    engine: str,
+    taps: str | Sequence[str] = "last",
+    *,
+    labels: np.ndarray | None = None,
+    calibration: np.ndarray | data.ImageSequence | None = None,
+    cache: bool = True,
+) -> Difference:
+    """Measures what an engine's precision changes, on a sample of the images.
+
+    Args:
+        backbone: As for `extract`.
+        x: As for `extract`. Taken are 64 images, or 512 where there are labels, evenly spread.
+        engine: As for `extract`, by name.
+        taps: As for `extract`.
+        labels: Classes of ``x``, ``(n,)``.
+        calibration: As for `extract`.
+        cache: As for `extract`.
+
+    Raises:
+        ValueError: If an argument is not as described, or there are no images.
+
+    Example:
+        >>> from tlhelpers import backbones, data, features
+        >>> ds = data.load("digits", n_train=8, n_val=4, n_test=4)
+        >>> round(features.difference(backbones.load(image_size=32), ds.x_train, "keras").cosine, 3)
+        1.0
+    """
+    if engine == "auto" or len(x) == 0:
+        raise ValueError("difference compares an engine, by its name, with float32, on images.")
+    chosen = sample(len(x), labels)
+    lower = _features(backbone, x[chosen], taps, engine, calibration=calibration, cache=cache)
+    full = _features(backbone, x[chosen], taps, "auto", cache=cache)
+    return compared(full, lower, None if labels is None else labels[chosen], engine)
+
+
+def available() -> list[str]:
+    """Returns the engines that can run here, by name.
+
+    Example:
+        >>> from tlhelpers import features
+        >>> "keras" in features.available()
+        True
+    """
+    return [name for name, engine in _ENGINES.items() if engine.available()]
+
+
+def _features(
+    backbone: Backbone,
+    x: np.ndarray | data.ImageSequence,
+    taps: str | Sequence[str],
+    engine: str,
+    *,
+    cache: bool,
+    batch_size: int | None = None,
+    pooled: bool = True,
+    calibration: np.ndarray | data.ImageSequence | None = None,
+) -> np.ndarray:
     _check_engine(engine, calibration)
     _check_images(x)
     names = _names(backbone, taps)
-    network = tapped(backbone, names, pooled)
-    row_shape = tuple(network.output.shape[1:])
+    model = tapped(backbone, names, pooled)
+    row_shape = tuple(model.output.shape[1:])
     dtype = np.dtype(np.float32 if pooled else np.float16)
     if len(x) == 0:
         return np.zeros((0, *row_shape), dtype)
-    known = f"{_FORMAT} {backbone.fingerprint()} {_places(backbone, names)} {pooled}"
+    network = _key.network(backbone, model, _places(backbone, names), pooled, on_disk=cache)
     images = _key.digest(x)
-    if calibration is not None and engine == "onnx-int8":
-        images += _key.digest(calibration)
+    if not engine.endswith("int8"):
+        calibration = None
+    ranges = "" if calibration is None else _key.digest(calibration)
 
     def key(engine: str) -> str:
-        return sha256(f"{known} {engine} {_key.versions(engine)} {images}".encode()).hexdigest()[:40]
+        depends = f"{engine} {_key.versions(_ENGINES[engine].packages)} {images}{ranges}"
+        return sha256(f"{network.key} {depends}".encode()).hexdigest()[:40]
 
     if engine == "auto":
-        engine = "keras" if _on_accelerator() else "onnx"
-        if engine == "onnx" and not (cache and disk.has(key("onnx"))):
-            engine = "onnx" if _onnx.exportable(backbone, network, known) else "keras"
-
-    pixels = _PIXELS["keras" if engine == "keras" else "onnx"]
-    step = batch_size or max(1, min(256, pixels // backbone.image_size**2))
+        there = [name for name in FASTEST if cache and disk.has(key(name))]
+        engine = _fastest(network, there)
+    step = batch_size or max(1, min(256, _ENGINES[engine].pixels // backbone.image_size**2))
 
     def rows(done: int = 0) -> Iterator[np.ndarray]:
-        run = _runner(engine, backbone, network, known, calibration)
+        with ExitStack() as unchanged:
+            for sequence in (x, calibration):
+                if isinstance(sequence, data.ImageSequence):
+                    unchanged.enter_context(sequence.unchanged())
+            run = _runner(engine, network, calibration)
 
-        def read(start: int) -> np.ndarray:
-            return data.resize(np.asarray(x[start : start + step]), backbone.image_size)
+            def read(start: int) -> np.ndarray:
+                return data.resize(np.asarray(x[start : start + step]), backbone.image_size)
 
-        starts = range(done, len(x), step)
-        if engine == "keras":
-            found: Iterator[np.ndarray] = map(run, _in_threads(read, starts))
-        else:
-            found = _in_threads(lambda start: run(read(start)), starts)
-        with _progress(f"features of {backbone.name}", len(x), done) as advance:
-            for part in found:
-                yield _narrowed(part, dtype)
-                advance(len(part))
+            starts = range(done, len(x), step)
+            if _ENGINES[engine].per_core:
+                found = in_threads(lambda start: run(read(start)), starts)
+            else:
+                found = map(run, in_threads(read, starts))
+            with progress(f"features of {backbone.name}", len(x), done) as advance:
+                for part in found:
+                    yield narrowed(part, dtype)
+                    advance(len(part))
+        if isinstance(x, np.ndarray) and _key.digest(x) != images:
+            raise RuntimeError("The images x changed while their features were computed. Run again.")
 
     if not cache:
-        return _joined(rows(), (len(x), *row_shape), dtype)
+        return joined(rows(), (len(x), *row_shape), dtype)
     name = key(engine)
     part_rows = max(1, _PART_BYTES // (math.prod(row_shape) * dtype.itemsize))
     with disk.lock(name):  # a second process waits, and finds the entry
@@ -128,12 +213,32 @@ def extract(
         if entry is not None:
             return entry
         parts = disk.Parts(name, row_shape, dtype)
-        for part in _gathered(rows(parts.done), part_rows):
-            parts.append(part)
+        try:
+            for part in gathered(rows(parts.done), part_rows):
+                parts.append(part)
+        except RuntimeError:
+            if isinstance(x, np.ndarray) and _key.digest(x) != images:
+                parts.discard()
+            raise
         where = taps if isinstance(taps, str) else "+".join(taps)
         return parts.finish(
             f"{backbone.name} at {backbone.image_size} pixels, {len(x):,} images, {engine}, taps {where}"
         )
+
+
+def _fastest(network: Network, there: list[str]) -> str:
+    """Returns the fastest engine in float32 that is here and runs a network, or whose features are there."""
+    if _on_accelerator():
+        return "keras"
+    for name in FASTEST:
+        if _ENGINES[name].available() and (name in there or _ENGINES[name].runs(network)):
+            return name
+    raise AssertionError("Keras runs what it has made")
+
+
+def _runner(engine: str, network: Network, calibration: np.ndarray | data.ImageSequence | None) -> Run:
+    """Returns a function from uint8 images ``(m, s, s, 3)`` to features."""
+    return _ENGINES[engine].runner(network, calibration)
 
 
 def multi_taps(backbone: Backbone) -> tuple[str, ...]:
@@ -160,10 +265,10 @@ def multi_taps(backbone: Backbone) -> tuple[str, ...]:
 def _check_engine(engine: str, calibration: np.ndarray | data.ImageSequence | None) -> None:
     if engine not in ENGINES:
         raise ValueError(f"There is no engine {engine!r}. Choose one of: {', '.join(map(repr, ENGINES))}.")
-    if engine == "onnx-int8":
+    if engine.endswith("int8"):
         if calibration is None:
             raise ValueError(
-                "The engine 'onnx-int8' needs calibration=...: training images of the target task (x_train), "
+                f"The engine {engine!r} needs calibration=...: training images of the target task (x_train), "
                 "from which it takes the range of each activation."
             )
         _check_images(calibration)
@@ -234,87 +339,3 @@ def _on_accelerator() -> bool:
     if keras.backend.backend() == "torch":  # whose devices Keras does not list
         return keras.ops.zeros(()).device.type != "cpu"
     return any(not device.lower().startswith("cpu") for device in keras.distribution.list_devices())
-
-
-def _in_threads(function: Callable[[int], np.ndarray], items: Sequence[int]) -> Iterator[np.ndarray]:
-    """Yields ``function(item)`` in the order of the items; a thread a core works, and few results wait."""
-    cores = _n_cores()
-    with ThreadPoolExecutor(cores) as pool:
-        waiting: deque = deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > 2 * cores:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
-def _n_cores() -> int:
-    """Returns the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _narrowed(part: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    if dtype == np.float16 and np.abs(part).max(initial=0) > np.finfo(np.float16).max:
-        raise ValueError(
-            "This map has values above 65,504, which half precision cannot hold. Choose a layer behind a "
-            "normalisation or a bounded activation."
-        )
-    return part.astype(dtype, copy=False)
-
-
-def _joined(parts: Iterator[np.ndarray], shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Returns parts as one array, without holding them twice."""
-    found = np.empty(shape, dtype)
-    done = 0
-    for part in parts:
-        found[done : done + len(part)] = part
-        done += len(part)
-    return found
-
-
-def _gathered(batches: Iterator[np.ndarray], n_rows: int) -> Iterator[np.ndarray]:
-    """Yields the same rows in larger pieces of at least ``n_rows`` rows, but the last."""
-    held: list[np.ndarray] = []
-    for batch in batches:
-        held.append(batch)
-        if sum(map(len, held)) >= n_rows:
-            yield np.concatenate(held)
-            held = []
-    if held:
-        yield np.concatenate(held)
-
-
-@contextmanager
-def _progress(what: str, total: int, done: int) -> Iterator[Callable[[int], None]]:
-    """Shows a bar for work of more than a few seconds, on a terminal alone."""
-    if total < 2000 or os.environ.get("CI") or not sys.stderr.isatty():
-        yield lambda count: None
-        return
-    from rich.console import Console  # Keras needs it, too
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=total, completed=done)
-        yield lambda count: bar.advance(task, count)
-
-
-def _runner(
-    engine: str,
-    backbone: Backbone,
-    network: keras.Model,
-    known: str,
-    calibration: np.ndarray | data.ImageSequence | None,
-) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns a function from uint8 images ``(m, s, s, 3)`` to features."""
-    if engine == "keras":
-        return lambda images: np.asarray(network.predict_on_batch(images))
-    path = _onnx.graph(backbone, network, known)
-    if engine == "onnx-int8":
-        assert calibration is not None
-        path = _onnx.quantized(path, backbone, known, calibration)
-    return _onnx.session(path)

@@ -2,148 +2,89 @@
 
 import logging
 import tempfile
-import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from hashlib import sha256
-from importlib import metadata
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from tlhelpers import data
-from tlhelpers.backbones import Backbone
 from tlhelpers.extras import extra
-from tlhelpers.features import _key
-from tlhelpers.paths import atomic_path, cache_dir
+from tlhelpers.features import _graphs, _key
 
 CALIBRATION_IMAGES = 160
-EXPORTERS = ("keras", "tf2onnx", "onnxruntime", "tensorflow")  # another version may export what failed
-FAILURE_LASTS = 24 * 3600  # seconds: what stood in the way may be gone tomorrow
+Images = np.ndarray | data.ImageSequence
 
 
-def exportable(backbone: Backbone, network: keras.Model, known: str) -> bool:
-    """Returns whether a network can be exported; the graph is kept."""
-    try:
-        graph(backbone, network, known)
-    except Exception as error:  # exporters fail in many ways; Keras gives the same features, more slowly
-        logging.getLogger(__name__).info("%s is not exported to ONNX: %s", backbone.name, error)
-        return False
-    return True
-
-
-def _graph_name(backbone: Backbone, known: str) -> str:
-    with extra("onnx"):  # whatever has to do with a graph comes by here first
-        import onnxruntime
-    versions = f"{keras.__version__} onnxruntime {onnxruntime.__version__}"
-    digest = sha256(f"{known} {versions}".encode()).hexdigest()[:24]
-    return f"{backbone.name}-{backbone.image_size}-{digest}"
-
-
-def _keep(graph: bytes, name: str, kind: str) -> Path:
-    """Writes a graph, its checksum in its name."""
-    path = cache_dir() / "onnx" / f"{name}.{sha256(graph).hexdigest()[:16]}.{kind}"
-    with atomic_path(path) as part:
-        part.write_bytes(graph)
-    return path
-
-
-def _kept(name: str, kind: str) -> Path | None:
-    """Returns the file of a graph, if there is one that was not altered; an altered one is removed."""
-    for path in sorted((cache_dir() / "onnx").glob(f"{name}.*.{kind}")):
-        if path.name == f"{name}.{sha256(path.read_bytes()).hexdigest()[:16]}.{kind}":
-            return path
-        logging.getLogger(__name__).warning("%s was altered and is made again.", path)
-        path.unlink(missing_ok=True)
-    return None
-
-
-def graph(backbone: Backbone, network: keras.Model, known: str) -> Path:
-    """Returns the network as an ONNX file, exported on first use and checked against Keras on two images.
+def check() -> None:
+    """Looks whether ONNX Runtime is here.
 
     Raises:
-        RuntimeError: If it cannot be exported, or the graph does not compute what Keras computes. That is
-            noted on disk, so that it is tried once a day, and again with other versions of the exporters.
+        MissingExtraError: If it is not.
     """
-    name = _graph_name(backbone, known)
-    if (path := _kept(name, "onnx")) is not None:
-        return path
-    failure = cache_dir() / "onnx" / f"{name}.failed"
-    if (known_failure := _failed(failure)) is not None:
-        raise RuntimeError(known_failure)
-    # The exporter takes tensors that a layer holds for further inputs of the graph, but arrays for constants.
-    for layer in network.layers:
-        if isinstance(layer, keras.layers.Normalization):
-            layer.mean, layer.variance = np.asarray(layer.mean), np.asarray(layer.variance)
-    shape = (2, backbone.image_size, backbone.image_size, 3)
-    probe = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
-    expected = np.asarray(network.predict_on_batch(probe))
-    with tempfile.TemporaryDirectory() as folder:
-        exported = Path(folder, "model.onnx")
-        try:
-            with warnings.catch_warnings():  # the converter asks numpy for a name that it deprecates
-                warnings.simplefilter("ignore", FutureWarning)
-                network.export(str(exported), format="onnx", verbose=False)
-            error = np.abs(session(exported)(probe) - expected).max() / max(np.abs(expected).max(), 1e-12)
-            if not error < 1e-4:
-                raise RuntimeError(f"the graph differs from Keras by {error:.1e} of the largest feature")
-        except (OSError, MemoryError, ImportError):  # of this machine at this moment, not of the network
-            raise
-        except Exception as error:
-            message = f"{backbone.name} cannot be exported to ONNX: {type(error).__name__}: {error}"[:500]
-            if _lacks_package(error):
-                raise RuntimeError(message) from error
-            message += f" To try again, run tlhelpers cache clear, or delete {failure}."
-            with atomic_path(failure) as part:
-                part.write_text(f"{_versions()}\n{message}", encoding="utf-8")
-            raise RuntimeError(message) from error
-        return _keep(exported.read_bytes(), name, "onnx")
+    with extra("onnx"):
+        import onnxruntime  # noqa: F401
 
 
-def _versions() -> str:
-    found = []
-    for package in EXPORTERS:
-        try:
-            found.append(f"{package} {metadata.version(package)}")
-        except metadata.PackageNotFoundError:  # tensorflow has several names; another exporter needs none
-            found.append(f"{package} none")
-    return ", ".join(found)
+def runner(network: _graphs.Network, calibration: Images | None) -> _graphs.Run:
+    """Returns the network, run by ONNX Runtime in float32."""
+    check()
+    return _graphs.session(name(network), lambda: session(graph(network)))
 
 
-def _failed(note: Path) -> str | None:
-    """Returns what a note says, if it is of these versions and of the last day."""
-    if not note.is_file() or not 0 <= time.time() - note.stat().st_mtime < FAILURE_LASTS:
-        return None
-    versions, _, message = note.read_text(encoding="utf-8", errors="replace").partition("\n")
-    return message if versions == _versions() else None
+def runner_int8(network: _graphs.Network, calibration: Images | None) -> _graphs.Run:
+    """Returns the network, run by ONNX Runtime in integers of 8 bits."""
+    check()
+    return _graphs.session(name(network, calibration), lambda: session(quantized(network, calibration)))
 
 
-def _lacks_package(error: BaseException | None) -> bool:
-    """Returns whether an error comes from a package that is not there: installing it is the remedy."""
-    while error is not None and not isinstance(error, ImportError):
-        error = error.__cause__
-    return error is not None
+def name(network: _graphs.Network, calibration: Images | None = None) -> str:
+    """Returns the name of the graph, in float32 or quantized with images."""
+    import onnxruntime
+
+    images = "" if calibration is None else _key.digest(calibration)
+    return network.graph_name(f"onnxruntime {onnxruntime.__version__}", images)
 
 
-def quantized(
-    path: Path, backbone: Backbone, known: str, calibration: np.ndarray | data.ImageSequence
-) -> Path:
+def graph(network: _graphs.Network) -> bytes:
+    """Returns the network as an ONNX graph, exported on first use and checked against Keras.
+
+    Raises:
+        RuntimeError: If it cannot be exported.
+    """
+    own = name(network)
+
+    def write(folder: Path) -> bytes:
+        # The exporter takes tensors that a layer holds for further inputs, but arrays for constants.
+        for layer in network.model.layers:
+            if isinstance(layer, keras.layers.Normalization):
+                layer.mean, layer.variance = np.asarray(layer.mean), np.asarray(layer.variance)
+        network.model.export(str(folder / "model.onnx"), format="onnx", verbose=False)
+        return (folder / "model.onnx").read_bytes()
+
+    return _graphs.kept(own, "onnx", network, lambda: _graphs.exported(network, own, "ONNX", write, session))
+
+
+def quantized(network: _graphs.Network, calibration: Images | None) -> bytes:
     """Returns the graph in integers: static, QDQ, one scale per channel, activations of 8 bits, weights of 7.
 
     With weights of 8 bits, sums overflow on processors without VNNI, and the features are far off. The first
     two convolutions see the pixels with all their range, and stay in full precision.
     """
-    target = _graph_name(backbone, f"{known} {_key.digest(calibration)}")
-    if (found := _kept(target, "int8")) is not None:
-        return found
+    assert calibration is not None  # `extract` has checked
+    return _graphs.kept(name(network, calibration), "int8", network, lambda: _quantize(network, calibration))
+
+
+def _quantize(network: _graphs.Network, calibration: Images) -> bytes:
+    import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    name = _input_name(path)
+    full = graph(network)
+    pixels = onnx.load_from_string(full).graph.input[0].name
     chosen = np.linspace(0, len(calibration) - 1, min(len(calibration), CALIBRATION_IMAGES)).astype(int)
-    images = data.resize(np.stack([np.asarray(calibration[int(i)]) for i in chosen]), backbone.image_size)
+    images = data.resize(np.stack([np.asarray(calibration[int(i)]) for i in chosen]), network.image_size)
 
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
@@ -151,11 +92,12 @@ def quantized(
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             batch = next(self.batches, None)
-            return None if batch is None else {name: batch}
+            return None if batch is None else {pixels: batch}
 
     with tempfile.TemporaryDirectory() as folder, _quiet_root_logger():
-        prepared, quantized = Path(folder, "prepared.onnx"), Path(folder, "int8.onnx")
-        quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
+        source, prepared, quantized = (Path(folder, f"{part}.onnx") for part in ("full", "prepared", "int8"))
+        source.write_bytes(full)
+        quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
         quantize_static(
             str(prepared),
             str(quantized),
@@ -167,7 +109,7 @@ def quantized(
             reduce_range=True,
             nodes_to_exclude=_first_nodes(prepared),
         )
-        return _keep(quantized.read_bytes(), target, "int8")
+        return quantized.read_bytes()
 
 
 def _first_nodes(path: Path) -> list[str]:
@@ -191,19 +133,13 @@ def _quiet_root_logger() -> Iterator[None]:
         root.setLevel(before)
 
 
-def _input_name(path: Path) -> str:
-    import onnx
-
-    return onnx.load(str(path), load_external_data=False).graph.input[0].name
-
-
-def session(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns a function from images ``(m, s, s, 3)`` to what the graph in a file computes."""
+def session(graph: bytes) -> _graphs.Run:
+    """Returns a function from images ``(m, s, s, 3)`` to what a graph computes."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # `extract` runs a step a core
     options.log_severity_level = 3
-    runtime = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    name = runtime.get_inputs()[0].name
-    return lambda images: runtime.run(None, {name: images.astype(np.float32)})[0]
+    runtime = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    pixels = runtime.get_inputs()[0].name
+    return lambda images: runtime.run(None, {pixels: images.astype(np.float32)})[0]

@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from tools.grading import collect, compare, sandbox, who
@@ -64,7 +63,7 @@ def stamp_of(
     assignment: Assignment, released: Notebook, submission: who.Submission, settings: Settings
 ) -> str:
     """Returns the digest of all that a row depends on: the file, the assignment, its checks, the secret."""
-    checks = Path(assignment.checks.__file__ or "").read_text("utf-8") if assignment.checks else ""
+    checks = assignment.checks.source if assignment.checks else ""
     return stamp(
         {
             "files": [collect.digest(path) for path in (submission.path, *submission.others) if path],
@@ -180,8 +179,32 @@ def _untouched(cells: list[dict[str, Any]], released: Notebook) -> set[str]:
     return {c["id"] for c in cells if c["own"] and c["id"] and c["source"].strip() == before[c["id"]]}
 
 
+def judge(
+    assignment: Assignment, item: Item, given: dict[str, Any], found: dict[str, Any]
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Compares what an item's probe found with what is right.
+
+    Returns:
+        For each part the share that is right, and for each part that is not right what is wrong.
+    """
+    share, wrong = dict.fromkeys(item.parts, 1.0), {}
+    reached: set[str] = set()
+    try:
+        for part, right, message in assignment.check(item)(given, found):
+            reached.add(part)
+            share[part] = min(share[part], float(right))
+            if right < 1:
+                wrong.setdefault(part, message)
+    except Exception:  # what was found has a form that the check did not expect
+        pass
+    for part in set(item.parts) - reached:
+        share[part] = 0.0
+        wrong[part] = "What your code returned does not have the form that the task asks for."
+    return share, wrong
+
+
 def _count(row: Row, assignment: Assignment, item: Item, run: Run, said: str) -> None:
-    """Compares what an item's probe found with what is right, and writes points and messages into the row.
+    """Writes an item's points and messages into the row.
 
     Args:
         row: Where to.
@@ -190,27 +213,15 @@ def _count(row: Row, assignment: Assignment, item: Item, run: Run, said: str) ->
         run: With what the probe found.
         said: Why the item was not probed to the end; then it has no points.
     """
-    wrong = dict.fromkeys(item.parts, "")
-    share = dict.fromkeys(item.parts, 1.0)
-    reached: set[str] = set()
     found, error = run.found.get(item.name, ({}, None))
     if not said and error is not None:
         said = _stopped(error, item, run)
+    share, wrong = dict.fromkeys(item.parts, 0.0), dict.fromkeys(item.parts, said)
     if not said:
-        try:
-            for part, right, message in assignment.check(item)(run.given[item.name], found):
-                reached.add(part)
-                share[part] = min(share[part], float(right))
-                if right < 1 and not wrong[part]:
-                    wrong[part] = message
-        except Exception:  # what was found has a form that the check did not expect
-            pass
-    for part in set(item.parts) - reached:
-        share[part] = 0.0
-        wrong[part] = said or "What your code returned does not have the form that the task asks for."
+        share, wrong = judge(assignment, item, run.given[item.name], found)
     for part, points in item.parts.items():
         row.points[f"{item.name}.{part}"] = round(points * share[part], 2)
-        if wrong[part]:
+        if part in wrong:
             row.messages[f"{item.name}.{part}"] = wrong[part]
 
 

@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.grading import collect, concept_test, course, engine, release, report, sandbox, tables, who
+from tools.grading import collect, concept_test, course, engine, release, report, sandbox, tables, walls, who
 from tools.grading.row import Kept, Row
 
 BUILD = course.ROOT / "build"
@@ -174,12 +174,12 @@ def _warnings(settings: engine.Settings) -> list[str]:
         CourseworkError: If there are no walls, although they are wanted.
     """
     warnings = []
-    path, why = sandbox.bubblewrap()
+    path, why = walls.bubblewrap()
     if settings.walls and path is None:
-        raise course.CourseworkError(sandbox.refusal.format(why=why))
+        raise course.CourseworkError(walls.refusal.format(why=why))
     if not settings.walls:
-        warnings.append(" ".join(sandbox.warning.replace("*", "").split()))
-        print(sandbox.warning, file=sys.stderr)
+        warnings.append(" ".join(walls.warning.replace("*", "").split()))
+        print(walls.warning, file=sys.stderr)
     if settings.secret == course.DEMONSTRATION:
         warnings.append(
             "The secret is the public one: everybody can compute the inputs of the checks. "
@@ -253,7 +253,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _release(options: argparse.Namespace) -> None:
     assignments = [course.load(name) for name in options.names or course.names()]
-    for warning in release.warnings(options.colab):
+    for warning in release.warnings():
         print(warning, file=sys.stderr)
     built = release.build(assignments, options.out, options.colab)
     students, secret = _names(options.variants), course.secret()

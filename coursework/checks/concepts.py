@@ -125,11 +125,12 @@ def check_risk(given, found):
     said = "The empirical risk is a mean: a sample that is written down twice has the same risk. A sum has not."
     yield "mean", *judged(found["all"], each.mean(), said)
     yield "mean", *judged(found["twice"], each.mean(), said)
+    total = given["large"] + np.log(1 + np.e)
     yield (
         "stable",
         same(found["large"], given["large"])
         and same(found["small"], given["large"])
-        and same(found["mixed"], (given["large"] + np.log(1 + np.e)) / 2, 1e-6),
+        and any(same(found["mixed"], total / n, 1e-6) for n in (1, 2)),  # a sum is wrong elsewhere
         ("Large logits give infinity, NaN or a cut-off value. Subtract each example's largest logit before exp."),
     )
 

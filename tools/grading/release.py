@@ -26,7 +26,7 @@ SEED = re.compile(r"^SEED = \d+", re.M)
 COLAB = "https://colab.research.google.com/"
 
 
-def warnings(colab: str | None) -> list[str]:
+def warnings() -> list[str]:
     """Returns what an instructor should know before students get the release."""
     if repo_url.stored_url().split("/")[-2] == "OWNER":
         return [

@@ -1,57 +1,33 @@
-"""Where a submission runs: a process that sees its own folder and Python, and has no network.
+"""Where a submission runs: a process of its own, with limits, that talks with the grader through two pipes.
 
-On Linux bubblewrap builds the walls. All that a submission can write to lies in memory and has a size. Where
-bubblewrap is missing or does not work, nothing is graded unless that is asked for; `warning` says what it means.
+`walls` says what it can see. Where bubblewrap is missing or does not work, nothing is graded unless that is asked
+for; memory, time, processes and files are watched all the same.
 """
 
 import os
 import selectors
-import shutil
 import signal
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 
+from tools.grading import walls
 from tools.grading.box import wire
 from tools.grading.course import ROOT
 
-LIBRARY = Path(__file__).resolve().parent / "box"
-SYSTEM = (
-    *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/opt"),
-    *(f"/etc/{name}" for name in ("alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime")),
-)
-# Without capabilities and without namespaces of its own it can mount nothing that has no size.
-WALLS = (
-    *("--unshare-all", "--unshare-user", "--disable-userns", "--cap-drop", "ALL"),
-    *("--die-with-parent", "--new-session", "--clearenv"),
-)
 SHARED = 512 << 20  # bytes that libraries take and that the limit on data does not count
 SEND_SECONDS = 30.0  # a submission listens when it is its turn to
 MAX_PROCESSES = 48  # of one submission
 SPARE = 0.05  # share of the machine's memory that must stay free
-
-warning = """\
-************************************************************************************************************
-*  NO SANDBOX. Submissions run with YOUR rights. They can read and change your files, use the network, and *
-*  read the checks, the answers and your secret (from the disk, and from /proc while the grader runs). The *
-*  points can be forged: do not rely on them. Memory and disk are watched, not walled.                     *
-************************************************************************************************************"""
-refusal = """\
-Nothing was graded: bubblewrap, which walls submissions in, does not work here{why}.
-- On Debian or Ubuntu: sudo apt-get install bubblewrap (0.8 or newer: Debian 12, Ubuntu 24.04).
-- On macOS, Windows or an older Linux: use the container line in the instructor's guide.
-- --unsafe grades without walls. Submissions then run with your rights and can read your files and the answers."""
 
 
 @dataclass(frozen=True)
@@ -77,80 +53,6 @@ class Limits:
 
 class Ended(Exception):
     """The process of a submission is gone; the message says why."""
-
-
-@cache
-def bubblewrap() -> tuple[str | None, str]:
-    """Returns the path of bubblewrap if it works here, and why it does not."""
-    path = shutil.which("bwrap")
-    if not sys.platform.startswith("linux"):
-        return None, "; it is for Linux"
-    if path is None:
-        return None, "; it is not installed"
-    test = [path, "--ro-bind", "/", "/", *WALLS, "--size", "1048576", "--tmpfs", "/tmp", "true"]
-    try:
-        done = subprocess.run(test, capture_output=True, stdin=subprocess.DEVNULL, timeout=20, text=True)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return None, f" ({type(error).__name__})"
-    said = done.stderr.strip().split("\n")[-1]
-    return (path, "") if done.returncode == 0 else (None, f" ({said[:200]})")
-
-
-def python_folders() -> list[str]:
-    """Returns the folders that Python and its packages need, outermost first."""
-    found = {sys.prefix, sys.base_prefix, sys.exec_prefix, str(Path(sys.executable).resolve().parent)}
-    found |= {sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib")}
-    folders = sorted({str(Path(folder).resolve()) for folder in found} | {sys.prefix})
-    kept: list[str] = []
-    for folder in folders:
-        if folder != "/" and not any(folder == k or folder.startswith(f"{k}/") for k in [*kept, *SYSTEM]):
-            kept.append(folder)
-    return kept
-
-
-def environment(home: str, library: str) -> dict[str, str]:
-    """Returns the environment of a submission: nothing of the user's own."""
-    return {
-        "HOME": home,
-        "TMPDIR": home,
-        "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
-        "PYTHONPATH": library,
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTHONUNBUFFERED": "1",
-        "LANG": "C.UTF-8",
-        "KERAS_BACKEND": os.environ.get("KERAS_BACKEND", "tensorflow"),
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "TF_ENABLE_ONEDNN_OPTS": "0",
-        "TF_NUM_INTRAOP_THREADS": "1",  # small networks: one thread takes a quarter less of a core's time
-        "TF_NUM_INTEROP_THREADS": "1",
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-        "CUDA_VISIBLE_DEVICES": "-1",
-        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-        "MPLCONFIGDIR": f"{home}/matplotlib",
-        "IPYTHONDIR": f"{home}/ipython",
-        "KERAS_HOME": f"{home}/keras",
-        "TLHELPERS_CACHE": f"{home}/cache",
-        "PIP_NO_INDEX": "1",  # `!pip install` fails at once, not after minutes without a network
-    }
-
-
-def command(bwrap: str, limits: Limits) -> list[str]:
-    """Returns the command line that runs Python inside bubblewrap, in an empty folder in memory."""
-    line = [bwrap, *WALLS]
-    for name, value in environment("/box", "/course").items():
-        line += ["--setenv", name, value]
-    for path in SYSTEM:
-        line += ["--ro-bind-try", path, path]
-    line += ["--proc", "/proc", "--dev", "/dev"]
-    for path in python_folders():
-        line += ["--ro-bind", path, path]
-    line += ["--ro-bind", str(ROOT / "tlhelpers"), "/course/tlhelpers"]
-    line += ["--ro-bind", str(LIBRARY), "/course/grading/box"]
-    for path, size in (("/box", 1), ("/tmp", 4), ("/dev/shm", 4)):
-        line += ["--size", str(limits.folder_size // size), "--tmpfs", path]
-    line += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/box"]
-    return [*line, sys.executable, "-m", "grading.box.runner"]
 
 
 class Box:
@@ -267,10 +169,9 @@ class Box:
         if len(family) > MAX_PROCESSES:
             raise Ended(f"it started more than {MAX_PROCESSES} processes and was stopped")
         for process in family:
-            try:
+            with suppress(psutil.Error):
                 used += process.memory_info().rss
-            except psutil.Error:
-                continue
+            used += _in_memory(process.pid)
         if used > self._limits.memory + SHARED:
             raise Ended(f"it used more than {self._limits.memory / 2**30:.3g} GB of memory and was stopped")
         memory = psutil.virtual_memory()
@@ -285,6 +186,17 @@ class Box:
         except subprocess.TimeoutExpired:
             return "it closed the grader's channel"
         return f"its process ended (exit status {status})"
+
+
+def _in_memory(pid: int) -> int:
+    """Returns the bytes of files that a process holds in memory without a name: they count for no folder."""
+    total = 0
+    with suppress(OSError):
+        for entry in os.scandir(f"/proc/{pid}/fd"):
+            with suppress(OSError):
+                if os.readlink(entry.path).startswith("/memfd:"):
+                    total += os.stat(entry.path).st_blocks * 512
+    return total
 
 
 def _size(folder: Path) -> int:
@@ -306,19 +218,19 @@ def opened(limits: Limits, wanted: bool, end: float) -> Iterator[Box]:
         wanted: Whether to use bubblewrap where it works.
         end: When its time is up, on the monotonic clock.
     """
-    bwrap = bubblewrap()[0] if wanted else None
+    bwrap = walls.bubblewrap()[0] if wanted else None
     with tempfile.TemporaryDirectory(prefix="box-", ignore_cleanup_errors=True) as name:
         folder = Path(name) / "box"
         folder.mkdir()
         if bwrap:
-            line, variables = command(bwrap, limits), {"PATH": os.defpath}
+            line, variables = walls.command(bwrap, limits.folder_size), {"PATH": os.defpath}
         else:
             library = Path(name) / "course"
             (library / "grading").mkdir(parents=True)
             (library / "tlhelpers").symlink_to(ROOT / "tlhelpers")
-            (library / "grading" / "box").symlink_to(LIBRARY)
+            (library / "grading" / "box").symlink_to(walls.LIBRARY)
             line = [sys.executable, "-m", "grading.box.runner"]
-            variables = environment(str(folder), str(library))
+            variables = walls.environment(str(folder), str(library))
         process = subprocess.Popen(
             line,
             cwd=folder,

@@ -54,7 +54,10 @@ def limit(memory: int, file_size: int) -> None:
     except ImportError:  # Windows
         return
     # Data, not address space: TensorFlow reserves addresses that it never uses.
-    for kind, value in (("RLIMIT_DATA", memory), ("RLIMIT_FSIZE", file_size), ("RLIMIT_CORE", 0)):
+    for kind, value in (
+        *(("RLIMIT_DATA", memory), ("RLIMIT_FSIZE", file_size)),
+        *(("RLIMIT_CORE", 0), ("RLIMIT_NOFILE", 256)),
+    ):
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(getattr(resource, kind), (value, value))
 

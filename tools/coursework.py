@@ -60,9 +60,10 @@ def grade(
 ) -> list[Row]:
     """Grades a folder of submissions of one assignment.
 
-    Writes to ``out``, again after each student: ``grades.csv``, ``canvas.csv``, ``moodle.csv``, ``summary.html``, and
-    a page a student in ``feedback/``; where something is marked by hand, also the empty sheet ``marks.csv``. A run
-    that was interrupted goes on where it stopped: a row is kept while the file, the checks and the settings stay.
+    Writes to ``out``, again after each student: ``grades.csv``, ``canvas.csv``, ``moodle.csv``,
+    ``summary.html``, and a page a student in ``feedback/``; where something is marked by hand, also the
+    empty sheet ``marks.csv``. A run that was interrupted goes on where it stopped: a row is kept while
+    the file, the checks and the settings stay.
 
     Args:
         name: Of the assignment.
@@ -95,7 +96,8 @@ def grade(
             results.add(kept, one)
     if len(todo) < len(submissions) and say:
         print(
-            f"{len(submissions) - len(todo)} of {len(submissions)} are as graded before (--again grades them anew)."
+            f"{len(submissions) - len(todo)} of {len(submissions)} are as graded before "
+            "(--again grades them anew)."
         )
     if known.merge:
         for row in results.kept.others({one.key for one in submissions}):

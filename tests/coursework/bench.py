@@ -1,4 +1,4 @@
-"""Solutions of single tasks, probed and judged as the grader does it, but in this process: a class in minutes."""
+"""Solutions of single tasks, probed and judged as the grader does it, but in this process."""
 
 import ast
 from collections.abc import Callable
@@ -38,7 +38,9 @@ class Bench:
         """Return the items that have checks."""
         return [item for item in self.assignment.items if not item.by_hand]
 
-    def lost(self, item: course.Item, source: str, use: Callable[[dict[str, Any]], None] | None = None) -> float:
+    def lost(
+        self, item: course.Item, source: str, use: Callable[[dict[str, Any]], None] | None = None
+    ) -> float:
         """Return the points that a solution loses, 0 for a right one.
 
         Args:

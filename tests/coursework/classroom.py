@@ -14,7 +14,9 @@ JOBS = min(2, os.cpu_count() or 1)
 ALL = bool(os.environ.get("TLHELPERS_ALL_ASSIGNMENTS"))
 NAMES = course.names()
 AUTOGRADED = [name for name in NAMES if course.load(name).checks is not None]
-weekly = pytest.mark.skipif(not ALL, reason="takes minutes: runs weekly, and where TLHELPERS_ALL_ASSIGNMENTS is set")
+weekly = pytest.mark.skipif(
+    not ALL, reason="takes minutes: runs weekly, and where TLHELPERS_ALL_ASSIGNMENTS is set"
+)
 
 
 def settings(**changes):

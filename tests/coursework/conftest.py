@@ -29,5 +29,7 @@ def graded(released, monkeypatch):
     """The command's `grade`, with releases that are there already."""
     from tools import coursework
 
-    monkeypatch.setattr(release, "build", lambda assignments, out: {a.name: released[a.name] for a in assignments})
+    monkeypatch.setattr(
+        release, "build", lambda assignments, out: {a.name: released[a.name] for a in assignments}
+    )
     return coursework.grade

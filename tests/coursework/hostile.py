@@ -1,6 +1,6 @@
 """Submissions of attackers: what each tries, what it loses, and what its row must say.
 
-Each is the perfect submission of `concepts` with something in it. The course must not notice more than a reason.
+Each is the perfect submission of `concepts` with something in it. The class must go on.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,8 @@ UNGRADED = None  # in `lost`: no points, and a reason
 PIPES = """
 import fcntl, json, os, signal, sys, time
 from grading.box import wire
-pipes = [n for n in range(3, 30) if os.path.exists(f"/proc/self/fd/{n}") and os.readlink(f"/proc/self/fd/{n}").startswith("pipe")]
+where = {n: f"/proc/self/fd/{n}" for n in range(3, 30)}
+pipes = [n for n, path in where.items() if os.path.exists(path) and os.readlink(path).startswith("pipe")]
 mode = lambda n: fcntl.fcntl(n, fcntl.F_GETFL) & 3
 outbox = [n for n in pipes if mode(n) == os.O_WRONLY][0]
 inbox = [n for n in pipes if mode(n) == os.O_RDONLY][0]
@@ -47,7 +48,8 @@ CHANNEL = {
     "a frame of the largest length": 'os.write(outbox, b"\\xff" * 8)',
     "random bytes": "os.write(outbox, bytes(range(256)) * 4)",
     "all cells claimed as done": (
-        'for i in range(60):\n    raw({"event": "begin", "cell": i})\n    raw({"event": "cell", "cell": i})\nraw({"event": "ran"})'
+        'for i in range(60):\n    raw({"event": "begin", "cell": i})\n    raw({"event": "cell", "cell": i})\n'
+        'raw({"event": "ran"})'
     ),
     "an event of another type": 'raw({"event": ["begin"], "cell": {}})',
     "a number where a table belongs": "raw(7)",
@@ -88,7 +90,10 @@ def dann_step(w, g_task, g_domain, rate, strength):
 def right_hand_side(source_error, domain_classifier_error, joint_error):
     return {1}
 """
-STEP, SIDE = "w - rate * (g_task - strength * g_domain)", "source_error + 1 - 2 * domain_classifier_error + joint_error"
+STEP, SIDE = (
+    "w - rate * (g_task - strength * g_domain)",
+    "source_error + 1 - 2 * domain_classifier_error + joint_error",
+)
 WRITE = """
 import os
 for i in range(100):
@@ -104,11 +109,12 @@ for i in range(60):
 """
 CHILD = """
 import subprocess, sys
-subprocess.run([sys.executable, "-c", "hog = [bytearray(50 << 20) for _ in range(20)]\\nimport time; time.sleep(20)"] )
+code = "hog = [bytearray(50 << 20) for _ in range(20)]\\nimport time; time.sleep(5)"
+subprocess.run([sys.executable, "-c", code])
 """
 FAMILY = """
 import subprocess, sys, time
-code = "hog = bytearray(1 << 29)\\nfor i in range(0, len(hog), 4096): hog[i] = 1\\nimport time; time.sleep(60)"
+code = "hog = bytearray(1 << 29)\\nhog[::4096] = b'x' * (1 << 17)\\nimport time; time.sleep(60)"
 children = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(8)]
 time.sleep(60)
 """
@@ -138,7 +144,9 @@ raise type("<b>Evil</b>", (Evil,), {})()
 HOSTILE: dict[str, Hostile] = {
     **{name: cell(PIPES + code, reason="grader's channel") for name, code in CHANNEL.items()},
     "a frame that never ends": cell(
-        PIPES + 'signal.signal(signal.SIGALRM, signal.SIG_IGN)\nos.write(outbox, (1 << 20).to_bytes(8, "little") + b"x")\ntime.sleep(10**6)',
+        PIPES
+        + "signal.signal(signal.SIGALRM, signal.SIG_IGN)\n"
+        + 'os.write(outbox, (1 << 20).to_bytes(8, "little") + b"x")\ntime.sleep(10**6)',
         reason="ran too long",
         slow=True,
     ),
@@ -157,15 +165,24 @@ HOSTILE: dict[str, Hostile] = {
     "answers that broadcast": answer(BOUND.format(f"({STEP}) * np.ones((100000, 1))", SIDE), 1),
     "empty answers": answer(BOUND.format("np.zeros((0, 1))", "np.zeros((0, 1))"), 2),
     "infinite answers": answer(BOUND.format("w * np.inf", "np.nan"), 2),
-    "a deep answer": answer("x = {}\nfor _ in range(10**5):\n    x = {'a': x}\nroles = parts = x", 4, item="roles"),
-    "an answer of a million keys": answer("roles = parts = {str(i): i for i in range(10**6)}", 4, item="roles"),
+    "a deep answer": answer(
+        "x = {}\nfor _ in range(10**5):\n    x = {'a': x}\nroles = parts = x", 4, item="roles"
+    ),
+    "an answer of a million keys": answer(
+        "roles = parts = {str(i): i for i in range(10**6)}", 4, item="roles"
+    ),
     "an answer that is equal to all": answer(
         "class S(str):\n    __eq__ = lambda a, b: True\n    __hash__ = str.__hash__\n"
         "roles = parts = {k: S('x') for k in ('source task', 'source domain')}",
         4,
         item="roles",
     ),
-    "an answer that kills": answer("import os, signal\nroles = type('R', (dict,), {'keys': lambda s: os._exit(1)})(a=1)\nparts = {}", 4, item="roles", reason="its process ended"),
+    "an answer that kills": answer(
+        "import os, signal\nroles = type('R', (dict,), {'keys': lambda s: os._exit(1)})(a=1)\nparts = {}",
+        4,
+        item="roles",
+        reason="its process ended",
+    ),
     "a full folder": cell(WRITE.format(".")),
     "a full folder of temporary files": cell(WRITE.format("/tmp")),
     "full shared memory": cell(WRITE.format("/dev/shm")),
@@ -175,19 +192,38 @@ HOSTILE: dict[str, Hostile] = {
     "a large child": cell(CHILD),
     "a large family": cell(FAMILY, reason="memory"),
     "a fork bomb": cell("import os\nwhile True:\n    os.fork()", reason="and was stopped"),
-    "many threads": cell("import threading, time\nfor _ in range(20000):\n    threading.Thread(target=time.sleep, args=(99,), daemon=True).start()"),
+    "many threads": cell(
+        "import threading, time\nfor _ in range(20000):\n"
+        "    threading.Thread(target=time.sleep, args=(99,), daemon=True).start()"
+    ),
     "a child that stays": cell(DAEMON.format(DAEMON_SECONDS)),
-    "no ear for signals": cell("import signal, time\nsignal.signal(signal.SIGALRM, signal.SIG_IGN)\ntime.sleep(10**6)", reason="ran too long", slow=True),
-    "an alarm of its own": cell("import signal\nsignal.signal(signal.SIGALRM, lambda *a: None)\nwhile True:\n    pass", reason="ran too long", slow=True),
+    "no ear for signals": cell(
+        "import signal, time\nsignal.signal(signal.SIGALRM, signal.SIG_IGN)\ntime.sleep(10**6)",
+        reason="ran too long",
+        slow=True,
+    ),
+    "an alarm of its own": cell(
+        "import signal\nsignal.signal(signal.SIGALRM, lambda *a: None)\nwhile True:\n    pass",
+        reason="ran too long",
+        slow=True,
+    ),
     "a fault in memory": cell("import ctypes\nctypes.string_at(0)", reason="its process ended"),
     "endless recursion": cell("import sys\nsys.setrecursionlimit(10**9)\nf = lambda: f()\nf()", reason=""),
-    "a thread that ends all": cell("import os, threading\nthreading.Timer(0.2, os._exit, (3,)).start()\nimport time\ntime.sleep(1)", reason="its process ended"),
-    "a mount": cell("import subprocess\nprint(subprocess.run('unshare -Urm mount -t tmpfs x /mnt; mount -o remount,rw /', shell=True, capture_output=True, text=True))"),
+    "a thread that ends all": cell(
+        "import os, threading\nthreading.Timer(0.2, os._exit, (3,)).start()\nimport time\ntime.sleep(1)",
+        reason="its process ended",
+    ),
+    "a mount": cell(
+        "import subprocess\nline = 'unshare -Urm mount -t tmpfs x /mnt; mount -o remount,rw /'\n"
+        "print(subprocess.run(line, shell=True, capture_output=True, text=True))"
+    ),
     "a page of pictures": cell(PICTURES),
     "an error of megabytes": cell("raise ValueError('x' * 10**8)"),
     "strange texts": cell(STRANGE),
     "a sleep in every answer": answer(BOUND.format("__import__('time').sleep(10**6)", SIDE), 3),
-    "a broken shell": cell("get_ipython().display_pub.outputs = None\nget_ipython().run_cell = None", reason="its process ended"),
+    "a broken shell": cell(
+        "get_ipython().display_pub.outputs = None\nget_ipython().run_cell = None", reason="its process ended"
+    ),
 }
 ALWAYS = (
     "a number type that numpy chokes on",

@@ -19,9 +19,21 @@ COMPARISONS = {
     ast.In: (ast.NotIn,),
 }
 OTHERS = {
-    **{"mean": "sum", "sum": "mean", "min": "max", "max": "min", "argmax": "argmin", "argmin": "argmax"},
-    **{"ceil": "floor", "std": "var", "percentile": "quantile", "flatnonzero": "argsort", "ppf": "cdf"},
-    **{"predict": "fit_predict", "fit": "fit_transform", "GroupKFold": "KFold", "zeros": "ones"},
+    "mean": "sum",
+    "sum": "mean",
+    "min": "max",
+    "max": "min",
+    "argmax": "argmin",
+    "argmin": "argmax",
+    "ceil": "floor",
+    "std": "var",
+    "percentile": "quantile",
+    "flatnonzero": "argsort",
+    "ppf": "cdf",
+    "predict": "fit_predict",
+    "fit": "fit_transform",
+    "GroupKFold": "KFold",
+    "zeros": "ones",
 }
 UNWRAPPED = {"abs", "sorted", "reversed", "sqrt", "exp", "log", "argsort", "unique", "cov", "rankdata"}
 
@@ -94,13 +106,18 @@ def _parameters(tree: ast.AST, node: ast.AST) -> list[str]:
 
 
 def _texts(tree: ast.AST) -> list[str]:
-    return sorted({n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)})
+    return sorted(
+        {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+    )
 
 
 def _changes(slot: Slot, parameters: list[str], texts: list[str]) -> Iterator[tuple[str, ast.AST | None]]:
     parent, field, place, node = slot
     if isinstance(node, ast.stmt):
-        if not isinstance(node, ast.FunctionDef | ast.Return | ast.Import | ast.ImportFrom) and place is not None:
+        if (
+            not isinstance(node, ast.FunctionDef | ast.Return | ast.Import | ast.ImportFrom)
+            and place is not None
+        ):
             yield "left out", None
         if isinstance(node, ast.If):
             yield "negated", ast.If(ast.UnaryOp(ast.Not(), node.test), node.body, node.orelse)
@@ -155,7 +172,10 @@ def _of_a_call(node: ast.Call) -> Iterator[tuple[str, ast.AST]]:
     if name in UNWRAPPED and node.args:
         yield f"without {name}", node.args[0]
     if len(node.args) > 1 and not any(isinstance(a, ast.Starred) for a in node.args):
-        yield "arguments swapped", ast.Call(node.func, [node.args[1], node.args[0], *node.args[2:]], node.keywords)
+        yield (
+            "arguments swapped",
+            ast.Call(node.func, [node.args[1], node.args[0], *node.args[2:]], node.keywords),
+        )
     for i, keyword in enumerate(node.keywords):
         rest = [k for k in node.keywords if k is not node.keywords[i]]
         yield f"without {keyword.arg}", ast.Call(node.func, node.args, rest)
@@ -189,7 +209,14 @@ def _of_an_expression(node: ast.expr) -> Iterator[tuple[str, ast.AST]]:
         for end in ("lower", "upper"):
             bound = getattr(node, end)
             if bound is not None:
-                yield f"{end} end one less", ast.Slice(**{
-                    "lower": node.lower, "upper": node.upper, "step": node.step,
-                    end: ast.BinOp(bound, ast.Sub(), ast.Constant(1)),
-                })
+                yield (
+                    f"{end} end one less",
+                    ast.Slice(
+                        **{
+                            "lower": node.lower,
+                            "upper": node.upper,
+                            "step": node.step,
+                            end: ast.BinOp(bound, ast.Sub(), ast.Constant(1)),
+                        }
+                    ),
+                )

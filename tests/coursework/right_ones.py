@@ -1,7 +1,8 @@
 """Right solutions that differ from ours, and from each other: in method, in type, in what they return.
 
-They stand in `right/<assignment>*.txt`. A line ``#: item / piece | forms`` begins one way to write a piece of an item's
-cell; further blocks of the same name are other ways. Forms are what else the piece may hand out and still be right.
+They stand in `right/<assignment>*.txt`. A line ``#: item / piece | forms`` begins one way to write a piece
+of an item's cell; further blocks of the same name are other ways. Forms are what else the piece may hand
+out and still be right.
 """
 
 import ast
@@ -47,7 +48,8 @@ def _sorted(table):
 
 
 def _ordered(table):
-    return _collections.OrderedDict(table) if isinstance(table, dict) else _returning(table, _collections.OrderedDict)
+    kind = _collections.OrderedDict
+    return kind(table) if isinstance(table, dict) else _returning(table, kind)
 
 
 def _extra(table):
@@ -73,7 +75,9 @@ def pieces(assignment: str) -> dict[str, dict[str, list[str]]]:
             item, piece = (part.strip() for part in name.split("/"))
             ways = found.setdefault(item, {}).setdefault(piece, [])
             ways.append(text)
-            defined = [n.name if hasattr(n, "name") else n.targets[0].id for n in ast.parse(text).body if _names(n)]
+            defined = [
+                n.name if hasattr(n, "name") else n.targets[0].id for n in ast.parse(text).body if _names(n)
+            ]
             ways += [f"{text}{defined[-1]} = _{form}({defined[-1]})\n" for form in forms.split()]
     return found
 
@@ -91,7 +95,10 @@ def solutions(assignment: str) -> dict[str, list[str]]:
         texts: dict[str, None] = {}
         for number in range(4 * most):
             # Pieces with equally many ways do not go in step: later rounds combine them otherwise.
-            chosen = [ways[(number + k * (number // len(ways))) % len(ways)] for k, ways in enumerate(parts.values())]
+            chosen = [
+                ways[(number + k * (number // len(ways))) % len(ways)]
+                for k, ways in enumerate(parts.values())
+            ]
             texts["\n".join(chosen)] = None
         used = list(texts)[: max(most, 9)]
         assert all(any(way in text for text in used) for ways in parts.values() for way in ways), item

@@ -36,13 +36,18 @@ HARMLESS = {
         "the first left out: labels": "n cancels",
     },
     "pareto": {"reversed: rows": "the result is sorted"},
-    "harm": {"another comparison: abs(mean) <= half": "never equal", "another comparison: mean > 0": "never 0 there"},
+    "harm": {
+        "another comparison: abs(mean) <= half": "never equal",
+        "another comparison: mean > 0": "never 0 there",
+    },
     "choose": {
         "reversed: table": "a table has no order",
         "another comparison: best - found[name] <= tolerance": "floats are not meant to be equal",
     },
     "folds": {
-        **dict.fromkeys(("arguments swapped: GroupKFold", "reversed: f", "reversed: y"), "split needs the groups alone"),
+        **dict.fromkeys(
+            ("arguments swapped: GroupKFold", "reversed: f", "reversed: y"), "split needs the groups alone"
+        ),
         **{f"replaced by {x}: {y}": "split needs the groups alone" for x, y in ("yf", "fy")},
         **{f"replaced by groups: {y}": "split needs the groups alone" for y in "fy"},
     },
@@ -61,7 +66,10 @@ HARMLESS = {
         "only the left side: softmax": "1e-300 is nothing",
         "doubled: 1e-300": "1e-300 is nothing",
     },
-    "extract": {"a copy": "the task asks for the trained weights", "without training": "False is Keras' default"},
+    "extract": {
+        "a copy": "the task asks for the trained weights",
+        "without training": "False is Keras' default",
+    },
     "probe": {
         "reversed: strengths": "they are sorted",
         "sum for mean": "the order of sums is that of means",
@@ -82,7 +90,7 @@ HARMLESS = {
     "schedule": {"operands swapped: step": "the cosine is even"},
     "recompile": {"without metrics": "not asked for", "without momentum": "not asked for"},
 }
-# Where any recipe that reaches the goal is right, a change of the recipe is not wrong: planted submissions look there.
+# Where any recipe that reaches the goal is right, another one is not wrong: planted submissions look there.
 FREE = ("rate", "budget")
 
 
@@ -110,7 +118,7 @@ def test_generated_wrong_solutions_lose_points(name, benches):
     alive = [(item.name, label) for item, label, text in tried if bench.lost(item, text) == 0]
     survivors = [f"{item}: {label}" for item, label in alive if not _why(item, label)]
     harmless = len(alive) - len(survivors)
-    print(f"{name}: {len(tried) - len(alive)} of {len(tried)} lose points, {harmless} are not wrong, {survivors}")
+    print(f"{name}: {len(tried) - len(alive)} of {len(tried)} lose points, {harmless} are not wrong")
     assert len(tried) >= 40
     assert harmless < 0.1 * len(tried)
     assert not survivors, "\n".join(survivors)  # 95 % were asked for; whoever survives is looked at
@@ -157,7 +165,9 @@ def test_planted_solutions_lose_what_was_stated(name, benches):
         for item in bench.items():
             if item.name in submission.edits:
                 stated = submission.lost.get(item.name, 0.0)
-                lost = bench.lost(item, submission.edits[item.name](planted.text_of({"source": ours[item.name]})))
+                lost = bench.lost(
+                    item, submission.edits[item.name](planted.text_of({"source": ours[item.name]}))
+                )
                 stated = item.points if stated == planted.NONE else stated
                 assert lost == pytest.approx(stated, abs=0.01), (student, item.name, bench.said)
 

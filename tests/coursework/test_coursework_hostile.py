@@ -1,4 +1,4 @@
-"""Whatever is handed in, the class is graded: submissions of attackers, files that are none, a kill in the middle."""
+"""Whatever is handed in, the class is graded: attackers, files that are none, a kill in the middle."""
 
 import json
 import os
@@ -47,7 +47,9 @@ def test_no_hostile_submission_stops_the_class(released, graded, tmp_path, monke
             problems.append(f"{name}: {one.total:g} of {BEST:g}, {one.reason!r}, {one.messages}")
     assert set(rows) == set(HERE)
     assert not problems, "\n".join(problems)
-    left = [p.pid for p in psutil.process_iter(["cmdline"]) if hostile.DAEMON_SECONDS in (p.info["cmdline"] or ())]
+    left = [
+        p.pid for p in psutil.process_iter(["cmdline"]) if hostile.DAEMON_SECONDS in (p.info["cmdline"] or ())
+    ]
     assert not left, "a child of a submission is still there"
     look_at_results([*rows.values(), engine.Row("honest")], course.load("concepts"), tmp_path / "out")
 
@@ -149,7 +151,14 @@ def test_a_class_that_is_killed_in_the_middle_goes_on(students, released, tmp_pa
         name = f"student{number:02d}"
         attack = attacks[attackers[number // 6]] if number % 6 == 2 and number // 6 < len(attackers) else None
         write(tmp_path / "in" / name, attack or planted.solved(source, notebook))
-    command = [sys.executable, "-c", GRADE, str(tmp_path / "in"), str(tmp_path / "out"), str(tmp_path / "release.ipynb")]
+    command = [
+        sys.executable,
+        "-c",
+        GRADE,
+        str(tmp_path / "in"),
+        str(tmp_path / "out"),
+        str(tmp_path / "release.ipynb"),
+    ]
     start = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=course.ROOT)
     kept = tmp_path / "out" / "rows"
@@ -201,7 +210,9 @@ def test_one_student_is_graded_again_and_merged(released, graded, tmp_path):
     graded(*arguments, coursework.Class(again=[]), say=False)
     assert len(touched()) == 3
     write(tmp_path / "late" / "dora", b"{}")
-    merged = graded("concepts", tmp_path / "late", tmp_path / "out", settings(), coursework.Class(merge=True), say=False)
+    merged = graded(
+        "concepts", tmp_path / "late", tmp_path / "out", settings(), coursework.Class(merge=True), say=False
+    )
     assert [one.student for one in merged] == ["ada", "bob", "cleo", "dora"]
     other = engine.Settings("another secret", walls=settings().walls)
     graded("concepts", tmp_path / "in", tmp_path / "out", other, say=False)
@@ -276,7 +287,14 @@ def test_frames_hold_numbers_and_nothing_else():
     with pytest.raises(wire.WireError, match="only numbers"):
         wire.pack({}, {"x": object()})
     good = wire.pack({"a": 1}, {"x": [1.5]})[8:]
-    for bad in (good[:-1], b"", good[:20], good.replace(b"<f8", b"|O8"), good.replace(b"<f8", b"(2,"), b"x" * 30):
+    for bad in (
+        good[:-1],
+        b"",
+        good[:20],
+        good.replace(b"<f8", b"|O8"),
+        good.replace(b"<f8", b"(2,"),
+        b"x" * 30,
+    ):
         with pytest.raises(wire.WireError):
             wire.unpack(bad)
 

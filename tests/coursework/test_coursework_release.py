@@ -122,7 +122,9 @@ def test_the_button_leads_to_the_instructors_file(released, tmp_path):
     assert release.repo_url.stored_url() in planted.text_of(planted.cells_by_id(notebook)["colab"])
 
 
-@pytest.mark.parametrize(("url", "warned"), [("https://github.com/OWNER/a", True), ("https://github.com/me/a", False)])
+@pytest.mark.parametrize(
+    ("url", "warned"), [("https://github.com/OWNER/a", True), ("https://github.com/me/a", False)]
+)
 def test_a_release_without_an_address_is_warned_of(url, warned, monkeypatch):
     monkeypatch.setattr(release.repo_url, "stored_url", lambda: url)
     assert any("OWNER" in text for text in release.warnings()) == warned

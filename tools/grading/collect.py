@@ -41,8 +41,8 @@ def content(path: Path) -> bytes:
     """Returns the bytes of a file that a student handed in.
 
     Raises:
-        Unreadable: If it is no plain file (opening a pipe would wait for ever, a link may lead to a neighbour's
-            work), or too large.
+        Unreadable: If it is no plain file (opening a pipe would wait for ever, a link may lead to a
+            neighbour's work), or too large.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))

@@ -1,7 +1,7 @@
 """Answers are compared here, and nowhere else: shape, kind, finiteness, then value.
 
-What was found comes from a submission: it may be empty, infinite, of another shape so that it broadcasts, or no
-number at all. So its form is looked at before any arithmetic.
+What was found comes from a submission: it may be empty, infinite, of another shape so that it broadcasts, or
+no number at all. So its form is looked at before any arithmetic.
 """
 
 from typing import Any
@@ -60,9 +60,9 @@ def judged(
 
 
 def places(found: Any, expected: Any) -> list[int] | None:
-    """Returns for each row of ``found`` (n, ...) its place in ``expected`` (m, ...); ``None`` if one is not there.
+    """Returns for each row of ``found`` (n, ...) its place in ``expected`` (m, ...).
 
-    Rows of ``expected`` must differ. So pairs can be looked at in whatever order they came.
+    ``None`` if one is not there. Rows of ``expected`` must differ. So pairs may come in any order.
     """
     rows, right = np.asarray(found), np.asarray(expected)
     if (

@@ -78,7 +78,7 @@ def stamp_of(
 
 
 def grade(assignment: Assignment, released: Notebook, submission: who.Submission, settings: Settings) -> Row:
-    """Returns the row of one submission, the best of several. Whatever goes wrong with it is the row's reason."""
+    """Returns the row of one submission, the best of several. Whatever goes wrong is the row's reason."""
     paths = [submission.path, *submission.others]
     rows = [_one(assignment, released, replace(submission, path=path), settings) for path in paths]
     best = max(rows, key=lambda row: (row.graded, row.total))
@@ -244,8 +244,8 @@ def _stopped(error: dict[str, Any], item: Item, run: Run) -> str:
     if error.get("type") == "TooLong":
         return "Your code ran too long when it was called with other inputs."
     return (
-        "Your code stopped with an error when it was called with other inputs. Is every name defined that the "
-        "task asks for? Does the code depend on the sizes or values of the visible tests?"
+        "Your code stopped with an error when it was called with other inputs. Is every name defined that "
+        "the task asks for? Does the code depend on the sizes or values of the visible tests?"
     )
 
 

@@ -30,8 +30,8 @@ def warnings() -> list[str]:
     """Returns what an instructor should know before students get the release."""
     if repo_url.stored_url().split("/")[-2] == "OWNER":
         return [
-            "The address of the course's repository still has OWNER in it: students' notebooks cannot install the "
-            "package on Colab. Run: make repo-url URL=https://github.com/..., with the address of the public course."
+            "The address of the course's repository still has OWNER in it: notebooks cannot install "
+            "the package on Colab. Run make repo-url URL=..., with the address of the public course."
         ]
     return []
 
@@ -43,8 +43,8 @@ def build(assignments: Sequence[Assignment], out: Path, colab: str | None = None
     Args:
         assignments: Which.
         out: Where the notebooks go.
-        colab: Address behind the button "Open in Colab", with ``{name}`` for the assignment. Without one, the button
-            leads to Colab's page for uploading the file.
+        colab: Address behind the button "Open in Colab", with ``{name}`` for the assignment. Without one, the
+            button leads to Colab, where students upload the file.
 
     Raises:
         CourseworkError: If nbgrader refuses a source.
@@ -102,7 +102,7 @@ def write(notebook: Notebook, path: Path) -> None:
 def _add_colab(notebook: Notebook, assignment: Assignment, colab: str | None) -> None:
     """Adds a button to the first cell, and the cell that installs the package on Colab behind it.
 
-    The package comes from the public course. The notebook does not: it is the instructor's, who may keep it private.
+    The package comes from the public course. The notebook does not: the instructor may keep it private.
     """
     url = repo_url.stored_url()
     address = (colab or COLAB).replace("{name}", assignment.name)

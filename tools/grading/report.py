@@ -122,7 +122,7 @@ def write_summary(
 
 
 def page_names(people: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Returns the file name of each student's page, under number or name: all different on every file system."""
+    """Returns the file of each student's page, under number or name: all different on every file system."""
     names: dict[str, str] = {}
     for student, number in people:
         plain = "_".join(

@@ -73,14 +73,14 @@ class Kept:
         """Returns the file of a student."""
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
 
-    def get(self, key: str, stamp: str | None) -> Row | None:
-        """Returns a student's row; ``None`` where there is none of this stamp (of any, if the stamp is None)."""
+    def get(self, key: str, stamp: str) -> Row | None:
+        """Returns a student's row; ``None`` where there is none of this stamp."""
         try:
             stored = json.loads(self.path(key).read_text(encoding="utf-8"))
             row = Row(**stored["row"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return row if stamp is None or stored.get("stamp") == stamp else None
+        return row if stored.get("stamp") == stamp else None
 
     def put(self, row: Row, stamp: str) -> None:
         """Writes a row, whole or not at all."""

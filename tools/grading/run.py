@@ -1,7 +1,7 @@
-"""One start of a submission: its cells run in a box, then the probes go in. What came back is kept as plain data.
+"""One start of a submission: its cells run in a box, then the probes go in. What came back is plain data.
 
-The other side may lie, so every frame must be the one that is due: the cells one after another, each begun before
-it ends, then an answer for each probe. Anything else ends the start.
+The other side may lie, so every frame must be the one that is due: the cells one after another, each begun
+before it ends, then an answer for each probe. Anything else ends the start.
 """
 
 import base64

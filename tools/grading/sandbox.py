@@ -1,7 +1,7 @@
 """Where a submission runs: a process of its own, with limits, that talks with the grader through two pipes.
 
-`walls` says what it can see. Where bubblewrap is missing or does not work, nothing is graded unless that is asked
-for; memory, time, processes and files are watched all the same.
+`walls` says what it can see. Where bubblewrap is missing or does not work, nothing is graded unless that is
+asked for; memory, time, processes and files are watched all the same.
 """
 
 import os

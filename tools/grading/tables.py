@@ -1,10 +1,11 @@
-"""Tables of the results, for the instructor, for Canvas and for Moodle; and the sheet of marks that comes back.
+"""Tables of the results for people, Canvas and Moodle; and the sheet of marks that comes back.
 
-Moodle: its assignment imports a *grading worksheet*. Its importer (`mod/assign/feedback/offline/importgradeslib.php`)
-refuses a file without the columns ``Identifier``, ``Grade`` and ``Last modified (grade)``, reads the number behind the
-word ``Participant``, and skips a grade that was changed in Moodle after the last modified date. Pages of feedback are
-imported from a zip file whose folders are called ``name_number_assignsubmission_file_`` (`mod/assign/feedback/file/
-importziplib.php`); the importer splits at underscores, so the name must have none.
+Moodle's assignment imports a *grading worksheet*. Its importer (`importgradeslib.php` in
+`mod/assign/feedback/offline`) refuses a file without the columns ``Identifier``, ``Grade`` and ``Last
+modified (grade)``, reads the number behind the word ``Participant``, and skips a grade that was changed in
+Moodle after the last modified date. Pages of feedback are imported from a zip file whose folders are called
+``name_number_assignsubmission_file_`` (`importziplib.php` in `mod/assign/feedback/file`); the importer
+splits at underscores, so the name must have none.
 """
 
 import csv
@@ -86,7 +87,7 @@ def write_moodle(
 
 
 def write_feedback_zip(rows: Sequence[Row], pages: dict[str, str], out: Path) -> None:
-    """Writes the pages under the names by which Moodle knows whose they are; students without a number are left out."""
+    """Writes the pages under the names by which Moodle knows whose they are; only numbers tell it that."""
     with (
         atomic_path(out / "moodle_feedback.zip") as path,
         zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as zipped,
@@ -115,7 +116,7 @@ def read_marks(rows: Sequence[Row], assignment: Assignment, path: Path) -> None:
     """Puts the marks of a filled sheet into the rows.
 
     Raises:
-        CourseworkError: If the sheet has no marks, or lines name something unknown or give more points than there are.
+        CourseworkError: If the sheet has no marks, or lines name something unknown or give too many points.
     """
     by_key = {row.key: row for row in rows}
     items = {item.name: item for item in assignment.items if item.by_hand}

@@ -1,7 +1,7 @@
 """The walls around a submission: what bubblewrap lets it see, and how much of what it may write.
 
-All that a submission can write to lies in memory and has a size. It has no capabilities and cannot make namespaces,
-so it can mount nothing that has none.
+All that a submission can write to lies in memory and has a size. It has no capabilities and cannot make
+namespaces, so it can mount nothing that has none.
 """
 
 import os
@@ -33,7 +33,7 @@ refusal = """\
 Nothing was graded: bubblewrap, which walls submissions in, does not work here{why}.
 - On Debian or Ubuntu: sudo apt-get install bubblewrap (0.8 or newer: Debian 12, Ubuntu 24.04).
 - On macOS, Windows or an older Linux: use the container line in the instructor's guide.
-- --unsafe grades without walls. Submissions then run with your rights and can read your files and the answers."""
+- --unsafe grades without walls: submissions run with your rights and can read your files and the answers."""
 
 
 @cache

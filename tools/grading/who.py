@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tools.grading.course import Assignment, CourseworkError
 
-# How learning platforms name what they export. Canvas keeps letters, marks and digits of a name, in lower case.
+# How learning platforms name what they export. Canvas keeps letters, marks and digits of a name.
 CANVAS = re.compile(r"^(?P<name>.+?)(?P<late>_LATE)?_(?P<number>\d+)_\d+_(?P<file>.+)$", re.S)
 MOODLE = re.compile(
     r"^(?P<name>.+?)_(?P<number>\d+)_assignsubmission_(?P<kind>file|onlinetext)(?:_(?P<file>.*))?$", re.S
@@ -56,7 +56,7 @@ class Submission:
 
 
 def identity(name: str) -> tuple[str, str, bool]:
-    """Returns a student's name and platform number from the name of a file or folder, and whether it was late."""
+    """Returns name and platform number from the name of a file or folder, and whether it was late."""
     if match := MOODLE.match(name):
         return match["name"], match["number"], False
     if match := CANVAS.match(name):
@@ -103,7 +103,7 @@ def find(
             one = Submission(student, number, path, late=late)
         else:
             continue
-        key = next((k for k in found if fold(k) == fold(one.key)), one.key)
+        key = next((k for k in found if _plain(k) == _plain(one.key)), one.key)
         found[key] = _joined(found[key], one) if key in found else one
     if not found and not roster:
         raise CourseworkError(f"{folder} has neither subfolders nor notebooks in it.")
@@ -122,7 +122,7 @@ def _joined(first: Submission, second: Submission) -> Submission:
 
 
 def _look_into(one: Submission, folder: Path, assignment: Assignment) -> None:
-    """Finds the notebooks of one student: of the right name, nearly the right name, or the only one there is."""
+    """Finds a student's notebooks: of the right name, nearly the right name, or the only one there is."""
     notebooks: list[Path] = []
     others: list[str] = []
     seen = 0
@@ -147,8 +147,13 @@ def _look_into(one: Submission, folder: Path, assignment: Assignment) -> None:
     one.reason = f"no {assignment.notebook}; {said}"
 
 
+def _plain(name: str) -> str:
+    """Returns a name as file systems compare it. José and Jose are two students."""
+    return unicodedata.normalize("NFC", name).casefold().strip()
+
+
 def fold(name: str) -> str:
-    """Returns a name without case, accents on Latin letters, spaces and punctuation. Other scripts keep their marks."""
+    """Returns a name without case, spaces, punctuation and Latin accents; other scripts keep marks."""
     plain = unicodedata.normalize("NFD", name.casefold())
     kept = [c for c in plain if not 0x300 <= ord(c) < 0x370 and unicodedata.category(c)[0] in "LMN"]
     return unicodedata.normalize("NFC", "".join(kept)) or name
@@ -161,7 +166,7 @@ def _spellings(name: str) -> set[str]:
 
 
 def entry(line: str) -> tuple[str, str]:
-    """Returns name and number of a line of a roster; the number is the part that has digits alone, or empty."""
+    """Returns name and number of a line of a roster; the number is the part of digits alone, or empty."""
     parts = [part.strip() for part in re.split(r"[,;\t]", line) if part.strip()]
     number = next((part for part in parts if part.isdecimal()), "") if len(parts) > 1 else ""
     return " ".join(part for part in parts if part != number), number

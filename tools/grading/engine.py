@@ -187,7 +187,8 @@ def judge(
     Returns:
         For each part the share that is right, and for each part that is not right what is wrong.
     """
-    share, wrong = dict.fromkeys(item.parts, 1.0), {}
+    share = dict.fromkeys(item.parts, 1.0)
+    wrong: dict[str, str] = {}
     reached: set[str] = set()
     try:
         for part, right, message in assignment.check(item)(given, found):

@@ -178,7 +178,7 @@ HOSTILE: dict[str, Hostile] = {
         item="roles",
     ),
     "an answer that kills": answer(
-        "import os, signal\nroles = type('R', (dict,), {'keys': lambda s: os._exit(1)})(a=1)\nparts = {}",
+        "import os\nclass R:\n    def keys(self):\n        os._exit(1)\nroles = R()\nparts = {}",
         4,
         item="roles",
         reason="its process ended",
@@ -194,7 +194,9 @@ HOSTILE: dict[str, Hostile] = {
     "a fork bomb": cell("import os\nwhile True:\n    os.fork()", reason="and was stopped"),
     "many threads": cell(
         "import threading, time\nfor _ in range(20000):\n"
-        "    threading.Thread(target=time.sleep, args=(99,), daemon=True).start()"
+        "    threading.Thread(target=time.sleep, args=(99,), daemon=True).start()",
+        lost=UNGRADED,  # what comes later finds no room for threads of its own
+        reason="its process ended",
     ),
     "a child that stays": cell(DAEMON.format(DAEMON_SECONDS)),
     "no ear for signals": cell(
@@ -222,7 +224,8 @@ HOSTILE: dict[str, Hostile] = {
     "strange texts": cell(STRANGE),
     "a sleep in every answer": answer(BOUND.format("__import__('time').sleep(10**6)", SIDE), 3),
     "a broken shell": cell(
-        "get_ipython().display_pub.outputs = None\nget_ipython().run_cell = None", reason="its process ended"
+        "from IPython import get_ipython\nget_ipython().compile = None",
+        reason="its process ended",
     ),
 }
 ALWAYS = (

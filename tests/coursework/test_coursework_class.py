@@ -112,7 +112,7 @@ def row(name, number="", points=2.0, **more):
 
 
 def test_moodle_imports_the_worksheet_and_the_zip(tmp_path):
-    """As Moodle's importers read them: columns by name, the number behind `Participant `, names split at `_`."""
+    """As its importers read them: columns by name, the number behind `Participant `, names split at `_`."""
     rows = [row("Ada_King, Countess", "4711", messages={"roles.roles": "no; = a, b"}), row("Bob")]
     tables.write_moodle(rows, CONCEPTS, tmp_path / "moodle.csv")
     lines = list(csv.reader(io.StringIO((tmp_path / "moodle.csv").read_text("utf-8-sig"), newline="")))

@@ -122,7 +122,7 @@ print('SEEN', seen, written, sizes, set(capable), others, sorted(os.environ))
 
 @pytest.mark.slow
 def test_a_submission_sees_its_own_folder_alone(released, graded, tmp_path, monkeypatch):
-    """In bubblewrap: no checks, no other submission, no network, no capability, nothing to write of no size."""
+    """In bubblewrap: no checks, no neighbour, no network, no capability, all that it writes has a size."""
     need_walls()
     monkeypatch.setenv("COURSEWORK_SECRET", SECRET)
     server = socket.create_server(("127.0.0.1", 0))

@@ -157,8 +157,7 @@ ENCODINGS = {"utf-8 with mark": "utf-8-sig", "utf-16": "utf-16", "ünïcode 学�
 
 # Graded in every run of the tests.
 ALWAYS = (
-    "endless, swallowed",
-    "endless when called",
+    "endless loop",
     "kernel killed",
     "second try",
     "no metadata",

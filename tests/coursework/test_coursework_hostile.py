@@ -29,13 +29,13 @@ def test_there_are_enough_of_them():
 def test_no_hostile_submission_stops_the_class(released, graded, tmp_path, monkeypatch):
     """Each ends as a row: with its points and the reason, while the others get what is theirs."""
     need_walls()
-    monkeypatch.setattr(run, "SLACK", 15.0)
+    monkeypatch.setattr(run, "SLACK", 10.0)
     notebooks = hostile.plant(course.load("concepts").source(), released["concepts"], HERE)
     for name, notebook in notebooks.items():
         write(tmp_path / "in" / name, notebook)
     write(tmp_path / "in" / "honest", planted.solved(course.load("concepts").source(), released["concepts"]))
     before = psutil.Process().memory_info().rss
-    limits = settings(cell_seconds=10.0, probe_seconds=6.0, memory=3 << 29)
+    limits = settings(cell_seconds=8.0, probe_seconds=6.0, memory=3 << 29)
     rows = {r.student: r for r in graded("concepts", tmp_path / "in", tmp_path / "out", limits, say=False)}
     assert psutil.Process().memory_info().rss - before < 1 << 30
     assert rows.pop("honest").total == BEST

@@ -80,7 +80,9 @@ def check_importance(given, found):
     yield (
         "weights",
         *judged(
-            found["weights"], weights, "A kind's weight is its share in the target over its share in the source."
+            found["weights"],
+            weights,
+            "A kind's weight is its share in the target over its share in the source.",
         ),
     )
     risk = float(np.mean(weights[given["kinds"]] * given["losses"]))
@@ -122,7 +124,9 @@ def check_risk(given, found):
         "value",
         *judged(found["one"], each, "For samples of one example the cross-entropy is not right."),
     )
-    said = "The empirical risk is a mean: a sample that is written down twice has the same risk. A sum has not."
+    said = (
+        "The empirical risk is a mean: a sample that is written down twice has the same risk. A sum has not."
+    )
     yield "mean", *judged(found["all"], each.mean(), said)
     yield "mean", *judged(found["twice"], each.mean(), said)
     total = given["large"] + np.log(1 + np.e)
@@ -131,7 +135,9 @@ def check_risk(given, found):
         same(found["large"], given["large"])
         and same(found["small"], given["large"])
         and any(same(found["mixed"], total / n, 1e-6) for n in (1, 2)),  # a sum is wrong elsewhere
-        ("Large logits give infinity, NaN or a cut-off value. Subtract each example's largest logit before exp."),
+        (
+            "Large logits give infinity, NaN or a cut-off value. Subtract each example's largest logit before exp."
+        ),
     )
 
 

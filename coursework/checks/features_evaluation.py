@@ -84,7 +84,9 @@ def probe_fair(names, given):
 
     methods = {name: method(number) for number, name in enumerate("abc")}
     name, accuracy = names["compare"](methods, x[:20], y[:20], x[20:40], y[20:40], x[40:], y[40:])
-    found = {f"{part}{i}": call[k] for i, call in enumerate(trained) for k, part in enumerate(("x", "y", "v", "w"))}
+    found = {
+        f"{part}{i}": call[k] for i, call in enumerate(trained) for k, part in enumerate(("x", "y", "v", "w"))
+    }
     return {
         **found,
         "name": str(name),
@@ -112,7 +114,11 @@ def check_fair(given, found):
     yield "chosen", found["name"] == "b", "The method was not chosen by the validation images."
     # All at once or in batches: each test image once, and for the chosen method alone.
     tested = found["tested"]
-    once = tested.shape == (20, 2) and bool((tested[:, 0] == 1).all()) and set(tested[:, 1]) == set(range(40, 60))
+    once = (
+        tested.shape == (20, 2)
+        and bool((tested[:, 0] == 1).all())
+        and set(tested[:, 1]) == set(range(40, 60))
+    )
     yield (
         "test_once",
         once and same(found["accuracy"], 0.7),
@@ -213,7 +219,9 @@ def probe_curve(names, given):
 
 
 def check_curve(given, found):
-    said = "The accuracies are not those of the first n training examples, measured on the validation features."
+    said = (
+        "The accuracies are not those of the first n training examples, measured on the validation features."
+    )
     yield "curve", *judged(found["curve"], np.array(accuracies(given)), said)
     first = all(
         same_pairs(found[f"f{n}"], found[f"y{n}"], given["f"][:n], given["y"][:n]) for n in (5, 20, 50)

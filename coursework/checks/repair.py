@@ -174,7 +174,10 @@ def probe_freeze(names, given):
     everything = {w.path: np.array(w) for w in model.weights}
     in_base = {w.path for w in base.weights}
     model.fit(given["x"], given["y"], batch_size=8, epochs=2, verbose=0)
-    found = {"classes": int(np.asarray(model(given["x"][:2])).shape[-1]), "trainable": len(model.trainable_weights)}
+    found = {
+        "classes": int(np.asarray(model(given["x"][:2])).shape[-1]),
+        "trainable": len(model.trainable_weights),
+    }
     kinds = {"kernels": 0.0, "others": 0.0, "head": 0.0}
     for w in model.weights:
         change = float(np.abs(np.array(w) - everything[w.path]).max())

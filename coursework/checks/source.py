@@ -124,7 +124,10 @@ def probe_harm(names, given):
     import numpy as np
 
     found = [names["verdict"](a, b) for a, b in zip(given["with"], given["without"], strict=True)]
-    return {"gain": np.array([float(mean) for mean, _ in found]), "words": {"list": [str(word) for _, word in found]}}
+    return {
+        "gain": np.array([float(mean) for mean, _ in found]),
+        "words": {"list": [str(word) for _, word in found]},
+    }
 
 
 def check_harm(given, found):
@@ -151,7 +154,9 @@ def draw_choose(rng):
     order = [str(name) for name in rng.permutation(["a", "b", "c", "d"])]
     best = float(rng.uniform(0.8, 0.9))
     below = dict(zip(order, (0.2, 0.015, 0.0, 0.01), strict=True))
-    table = [{"source": name, "n": 50, "accuracy": best - below[name]} for name in (order[2], *order[:2], order[3])]
+    table = [
+        {"source": name, "n": 50, "accuracy": best - below[name]} for name in (order[2], *order[:2], order[3])
+    ]
     table += [{"source": name, "n": 20, "accuracy": 0.99 if name == order[0] else 0.5} for name in order]
     # Nearly the cheapest, and measured with other numbers of labels only.
     return {"table": [*table, {"source": "e", "n": 200, "accuracy": 0.995}], "order": order}
@@ -162,7 +167,9 @@ def probe_choose(names, given):
     cases = [(20, 0.02, order), (50, 0.02, order), (50, 0.012, order[::-1]), (50, 0.001, order[::-1])]
     return {
         "found": {
-            "list": [str(names["choose"]([dict(r) for r in rows], n, [o[0], "e", *o[1:]], t)) for n, t, o in cases]
+            "list": [
+                str(names["choose"]([dict(r) for r in rows], n, [o[0], "e", *o[1:]], t)) for n, t, o in cases
+            ]
         }
     }
 

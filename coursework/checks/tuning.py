@@ -93,13 +93,20 @@ def check_folds(given, found):
     )
     once = sorted(row for rows in held for row in rows) == list(range(60))
     yield "scores", once, "Each example must be held out exactly once."
-    paired = all(sorted([*a, *b]) == list(range(60)) and list(y[a]) == c for a, b, c in zip(fits, held, labels, strict=True))
+    paired = all(
+        sorted([*a, *b]) == list(range(60)) and list(y[a]) == c
+        for a, b, c in zip(fits, held, labels, strict=True)
+    )
     yield "scores", paired, "A fold was not fitted on all other examples, each with its own label."
     right = (given["f"][:, 0] > 0) == y
     expected = [right[rows].mean() for rows in held]
     yield (
         "scores",
-        *judged(np.sort(found["scores"]), sorted(expected), "The scores are not the accuracies on the held-out examples."),
+        *judged(
+            np.sort(found["scores"]),
+            sorted(expected),
+            "The scores are not the accuracies on the held-out examples.",
+        ),
     )
 
 

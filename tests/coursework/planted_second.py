@@ -39,7 +39,7 @@ FINETUNE = {
         },
     ),
     "not-recompiled-unseen": Planted(
-        {"faults": 2.33},
+        {"faults": 2.29},
         {"faults": replace(('return "not recompiled"', 'return "none"'), ("-cost[name])", "cost[name])"))},
     ),
     "over-budget": Planted({"budget": 4}, {"budget": replace(("base.trainable = False", UNFROZEN))}),

@@ -13,6 +13,7 @@ from right_ones import every, pieces, solutions
 
 from tools.grading import compare
 
+pytestmark = pytest.mark.xdist_group("coursework")  # the notebooks are prepared once
 QUICK = ("concepts", "source", "tuning")  # no network is trained: judged in every run of the tests
 SAMPLE = 100  # generated wrong solutions of an assignment that are tried in every run; weekly all
 # What the generator changes without making it wrong: item -> beginning of what it says -> why.

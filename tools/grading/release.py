@@ -54,10 +54,11 @@ def build(assignments: Sequence[Assignment], out: Path, colab: str | None = None
         course.mkdir()
         for path in COURSE.glob("*.py"):
             shutil.copy(path, course)
-        shutil.copytree(COURSE / "source", course / "source")
+        for assignment in assignments:
+            shutil.copytree(COURSE / "source" / assignment.name, course / "source" / assignment.name)
+        log = _nbgrader(course, "generate_assignment", "*", "--create", "--force")  # one start for all
         released = {}
         for assignment in assignments:
-            log = _nbgrader(course, "generate_assignment", assignment.name, "--create", "--force")
             built = course / "release" / assignment.name / assignment.notebook
             if not built.is_file():
                 raise CourseworkError(f"nbgrader could not build the release of {assignment.name}:\n{log}")

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from tools.grading.compare import judged, same
+
 
 def draw_rank(rng):
     scores = rng.integers(0, 6, (5, 8)).astype(float)
@@ -15,7 +17,8 @@ def probe_rank(names, given):
     values = [names["rank_correlation"](list(a), list(b)) for a, b in pairs]
     return {
         "values": np.array(values, float),
-        "constant": float(names["rank_correlation"]([2.0, 2.0, 2.0], [1.0, 2.0, 3.0])),
+        "constant": names["rank_correlation"]([2.0, 2.0, 2.0], [1.0, 2.0, 3.0]),
+        "flat": names["rank_correlation"]([1.0, 2.0, 3.0], [0.5, 0.5, 0.5]),
     }
 
 
@@ -25,10 +28,11 @@ def check_rank(given, found):
     expected = [spearmanr(a, b).statistic for a, b in zip(given["scores"], given["accuracies"], strict=True)]
     yield (
         "value",
-        np.allclose(found["values"], expected, atol=1e-6),
+        same(found["values"], np.array(expected), 1e-4, 1e-6),
         "This is not the correlation of ranks, ties sharing their mean.",
     )
-    yield "constant", found["constant"] == 0, "Where the score does not vary, the answer is 0."
+    said = "Where the score or the accuracy does not vary, the answer is 0."
+    yield "constant", same(found["constant"], 0.0, 0, 1e-9) and same(found["flat"], 0.0, 0, 1e-9), said
 
 
 def draw_leep(rng):
@@ -37,7 +41,7 @@ def draw_leep(rng):
 
 def probe_leep(names, given):
     table = names["conditional"](given["theta"], given["y"], 3)
-    return {"table": table, "score": float(names["leep"](given["theta"], given["y"], 3))}
+    return {"table": table, "score": names["leep"](given["theta"], given["y"], 3)}
 
 
 def check_leep(given, found):
@@ -46,32 +50,39 @@ def check_leep(given, found):
     table = joint / joint.sum(axis=0)
     yield (
         "conditional",
-        found["table"].shape == (3, 4) and np.allclose(found["table"], table),
-        (
-            "P(y | z) is the joint over the sum of its column: how the labels are spread where the source says z."
+        *judged(
+            found["table"],
+            table,
+            "P(y | z) is the joint over the sum of its column: how the labels are spread where the source says z.",
         ),
     )
     score = np.log((theta @ table.T)[np.arange(90), y]).mean()
     yield (
         "score",
-        np.allclose(found["score"], score, atol=1e-6),
+        same(found["score"], score),
         "The score is the mean of the log of the expected P(y | z).",
     )
 
 
 def draw_pareto(rng):
-    accuracy, seconds = rng.uniform(0.5, 0.95, 12), rng.uniform(1, 100, 12)
-    accuracy[1], seconds[1] = accuracy[0], seconds[0] + 5
-    rows = [
-        {"name": f"m{i}", "accuracy": float(a), "seconds": float(s)}
-        for i, (a, s) in enumerate(zip(accuracy, seconds, strict=True))
+    accuracy = 0.4 + 0.1 * np.arange(5) + rng.uniform(0.0, 0.05, 5)
+    seconds = 10.0 * 2 ** np.arange(5) * rng.uniform(1.0, 1.2, 5)
+    best = list(zip(accuracy, seconds, strict=True))  # none of these beats another
+    beaten = [
+        (accuracy[1], seconds[1] * 1.1),  # as accurate, and slower
+        (accuracy[2] - 0.01, seconds[2]),  # as fast, and less accurate
+        *((a - 0.02 - 0.05 * rng.random(), s * (1.05 + rng.random())) for a, s in best),
     ]
-    rows += [
-        {"name": "fast", "accuracy": 0.3, "seconds": 0.5},
-        {"name": "best", "accuracy": 0.99, "seconds": 200.0},
-        {"name": "second", "accuracy": 0.97, "seconds": 150.0},
-    ]
-    return {"rows": [rows[i] for i in rng.permutation(len(rows))]}
+    twin = best[3]  # as good as another one in both: neither beats the other
+    rows = [best[1], *(x for i, x in enumerate(best) if i not in (1, 2)), *beaten, twin, best[2]]
+    middle = rng.permutation(np.arange(1, len(rows) - 1))
+    order = [0, *(int(i) for i in middle), len(rows) - 1]
+    return {
+        "rows": [
+            {"name": f"m{k}", "accuracy": float(rows[i][0]), "seconds": float(rows[i][1])}
+            for k, i in enumerate(order)
+        ]
+    }
 
 
 def probe_pareto(names, given):
@@ -81,40 +92,42 @@ def probe_pareto(names, given):
 
 
 def check_pareto(given, found):
-    rows = given["rows"]
+    rows, got = given["rows"], found["found"]["names"]
 
     def beaten(row):
         return any(
-            other["accuracy"] >= row["accuracy"] and other["seconds"] <= row["seconds"] and other is not row
+            other["accuracy"] >= row["accuracy"]
+            and other["seconds"] <= row["seconds"]
+            and (other["accuracy"] > row["accuracy"] or other["seconds"] < row["seconds"])
             for other in rows
         )
 
-    expected = [row["name"] for row in sorted(rows, key=lambda row: row["seconds"]) if not beaten(row)]
-    yield (
-        "names",
-        sorted(found["found"]["names"]) == sorted(expected),
-        "These are not the methods that no other one beats.",
-    )
-    yield "order", found["found"]["names"] == expected, "The methods that are not beaten, the fastest first."
+    seconds = {row["name"]: row["seconds"] for row in rows if not beaten(row)}
+    right = sorted(got) == sorted(seconds)
+    yield "names", right, "These are not the methods that no other one beats."
+    in_order = right and [seconds[name] for name in got] == sorted(seconds.values())
+    yield "order", in_order, "The methods that are not beaten, the fastest first."
 
 
 def draw_harm(rng):
-    without = 0.7 + 0.02 * rng.normal(size=(4, 6))
-    noise = 0.01 * rng.normal(size=6)
-    noise = (noise - noise.mean()) / noise.std(ddof=1) / 100
-    gains = [
-        0.1 + noise,
-        -0.1 + noise,
-        0.003 + noise,
-        0.02 + noise,
-    ]  # the third is less than the interval's half
-    without[3] += 0.1 * rng.normal(size=6)  # the last is clear only when it is paired
-    return {"with": without + np.array(gains), "without": without}
+    from scipy.stats import t
+
+    without = 0.7 + 0.1 * rng.normal(size=(8, 6))  # clear only when it is paired
+    noise = rng.normal(size=(8, 6))
+    noise = 0.01 * (noise - noise.mean(axis=1, keepdims=True)) / noise.std(axis=1, ddof=1, keepdims=True)
+    half = t.ppf(0.975, 5) * 0.01 / np.sqrt(6)
+    means = rng.permutation([3.0, -3.0, 1.03, -1.03, 0.975, -0.975, 0.3, -0.3]) * half
+    return {"with": without + noise + means[:, None], "without": without}
 
 
 def probe_harm(names, given):
+    import numpy as np
+
     found = [names["verdict"](a, b) for a, b in zip(given["with"], given["without"], strict=True)]
-    return {"gain": [float(mean) for mean, _ in found], "words": {"list": [str(word) for _, word in found]}}
+    return {
+        "gain": np.array([float(mean) for mean, _ in found]),
+        "words": {"list": [str(word) for _, word in found]},
+    }
 
 
 def check_harm(given, found):
@@ -127,7 +140,7 @@ def check_harm(given, found):
     means = (given["with"] - given["without"]).mean(axis=1)
     yield (
         "gain",
-        np.allclose(found["gain"], means),
+        same(found["gain"], means),
         "The mean gain is the accuracy with the source minus the one without.",
     )
     yield (
@@ -140,23 +153,22 @@ def check_harm(given, found):
 def draw_choose(rng):
     order = [str(name) for name in rng.permutation(["a", "b", "c", "d"])]
     best = float(rng.uniform(0.8, 0.9))
+    below = dict(zip(order, (0.2, 0.015, 0.0, 0.01), strict=True))
     table = [
-        {"source": name, "n": 50, "accuracy": best - d}
-        for name, d in zip(order, (0.2, 0.015, 0.0, 0.01), strict=True)
+        {"source": name, "n": 50, "accuracy": best - below[name]} for name in (order[2], *order[:2], order[3])
     ]
     table += [{"source": name, "n": 20, "accuracy": 0.99 if name == order[0] else 0.5} for name in order]
-    return {"table": table, "order": order}
+    # Nearly the cheapest, and measured with other numbers of labels only.
+    return {"table": [*table, {"source": "e", "n": 200, "accuracy": 0.995}], "order": order}
 
 
 def probe_choose(names, given):
     rows, order = given["table"], given["order"]
-    cases = [(20, 0.02), (50, 0.02), (50, 0.012), (50, 0.001)]
+    cases = [(20, 0.02, order), (50, 0.02, order), (50, 0.012, order[::-1]), (50, 0.001, order[::-1])]
     return {
         "found": {
-            "list": [str(names["choose"]([dict(r) for r in rows], n, list(order), t)) for n, t in cases[:2]]
-            + [
-                str(names["choose"]([dict(r) for r in rows], n, list(reversed(order)), t))
-                for n, t in cases[2:]
+            "list": [
+                str(names["choose"]([dict(r) for r in rows], n, [o[0], "e", *o[1:]], t)) for n, t, o in cases
             ]
         }
     }

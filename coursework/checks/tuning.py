@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from tools.grading.compare import judged, same
+
 
 def draw_objective(rng):
     y = rng.integers(0, 3, 50)
@@ -11,7 +13,10 @@ def draw_objective(rng):
 
 
 def probe_objective(names, given):
+    import numpy as np
+
     asked, trained = {}, []
+    row_of = {tuple(row): i for i, row in enumerate(given["f"])}
 
     class Trial:
         def suggest_float(self, name, low, high, *, step=None, log=False):
@@ -24,31 +29,29 @@ def probe_objective(names, given):
 
     def train(rate, width):
         trained.append([float(rate), float(width)])
-        return lambda f: given["predicted"] if len(f) == 50 else given["predicted"][: len(f)]
+        return lambda f: given["predicted"][[row_of[tuple(row)] for row in np.asarray(f)]]
 
     score = names["objective"](Trial(), train, given["f"], given["y"])
-    return {"score": float(score), "asked": {"table": asked, "trained": trained}}
+    return {"score": score, "asked": {"table": asked, "trained": trained}}
 
 
 def check_objective(given, found):
     asked, trained = found["asked"]["table"], found["asked"]["trained"]
-    rate = asked.get("rate", [0, 0, 0])
     yield (
         "ranges",
-        np.allclose(rate[:2], [1e-4, 1e-1]) and rate[2] == 1,
+        same(np.array(asked.get("rate", [0.0, 0.0, 0.0])), [1e-4, 1e-1, 1.0], 1e-6, 1e-9),
         ("The rate must be searched from 0.0001 to 0.1 on a logarithmic scale."),
     )
     yield "ranges", sorted(asked.get("width", [])) == [16, 32, 64], "The width must be one of 16, 32 and 64."
     yield (
         "score",
-        len(trained) == 1 and np.allclose(trained[0], [given["rate"], given["width"]]),
+        len(trained) == 1 and same(np.array(trained[0]), [given["rate"], given["width"]], 1e-6, 1e-9),
         ("What the trial suggested must be trained, once."),
     )
     right = float(np.mean(given["predicted"] == given["y"]))
     yield (
         "score",
-        abs(float(found["score"]) - right) < 1e-9,
-        "The objective is not the accuracy on the validation features.",
+        *judged(found["score"], right, "The objective is not the accuracy on the validation features."),
     )
 
 
@@ -61,77 +64,99 @@ def probe_folds(names, given):
     import numpy as np
 
     f, row_of = given["f"], {tuple(row): i for i, row in enumerate(given["f"])}
-    fits, held = [], []
+    fits, labels, held = [], [], []
 
     def fit(f_part, y_part):
-        fits.append([row_of[tuple(row)] for row in f_part])
+        fits.append([row_of[tuple(row)] for row in np.asarray(f_part)])
+        labels.append([int(label) for label in np.asarray(y_part)])
+        held.append([])
+        mine = held[-1]
 
         def predict(new):
-            held.append([row_of[tuple(row)] for row in new])
+            mine.extend(row_of[tuple(row)] for row in np.asarray(new))
             return (np.asarray(new)[:, 0] > 0).astype(int)
 
         return predict
 
     scores = names["cross_validate"](fit, f, given["y"], given["groups"], 5)
-    return {"scores": np.asarray(scores, float), "rows": {"fits": fits, "held": held}}
+    return {"scores": np.asarray(scores), "rows": {"fits": fits, "labels": labels, "held": held}}
 
 
 def check_folds(given, found):
-    fits, held = found["rows"]["fits"], found["rows"]["held"]
-    groups = given["groups"]
+    fits, held, labels = (found["rows"][name] for name in ("fits", "held", "labels"))
+    groups, y = given["groups"], given["y"]
     apart = all(not set(groups[a]) & set(groups[b]) for a, b in zip(fits, held, strict=True))
     yield (
         "groups",
-        len(held) == 5 and apart,
+        len(held) == 5 and all(held) and apart,
         "A group is on both sides of a fold, so twins are seen in training.",
     )
     once = sorted(row for rows in held for row in rows) == list(range(60))
     yield "scores", once, "Each example must be held out exactly once."
-    right = (given["f"][:, 0] > 0) == given["y"]
+    paired = all(
+        sorted([*a, *b]) == list(range(60)) and list(y[a]) == c
+        for a, b, c in zip(fits, held, labels, strict=True)
+    )
+    yield "scores", paired, "A fold was not fitted on all other examples, each with its own label."
+    right = (given["f"][:, 0] > 0) == y
     expected = [right[rows].mean() for rows in held]
     yield (
         "scores",
-        found["scores"].shape == (5,) and np.allclose(sorted(found["scores"]), sorted(expected)),
-        ("The scores are not the accuracies on the held-out examples."),
+        *judged(
+            np.sort(found["scores"]),
+            sorted(expected),
+            "The scores are not the accuracies on the held-out examples.",
+        ),
     )
+
+
+IMAGES = 1600
 
 
 def draw_paired(rng):
     while True:  # until the difference is far enough from 0 to have a sign
-        hard = rng.random(400)
-        a, b = hard < 0.80, (hard < 0.84) ^ (rng.random(400) < 0.02)
+        hard = rng.random(IMAGES)
+        a, b = hard < 0.80, (hard < 0.84) ^ (rng.random(IMAGES) < 0.02)
         if abs(b.mean() - a.mean()) > 0.02:
             break
     val, test = rng.permutation(np.linspace(0.7, 0.9, 8)), rng.uniform(0.75, 0.85, 8)
     test[val.argmax()] = 0.72  # the winner had luck
-    return {
-        "a": a,
-        "b": b,
-        "val": val,
-        "test": test,
-    }
+    return {"a": a, "b": b, "val": val, "test": test}
 
 
 def probe_paired(names, given):
     import numpy as np
 
-    ends = [names["paired_interval"](given["a"], given["b"], draws=3000, seed=s) for s in (1, 2)]
-    return {"ends": np.array(ends, float), "luck": float(names["winners_luck"](given["val"], given["test"]))}
+    def interval(draws, seed):
+        return names["paired_interval"](given["a"], given["b"], draws=draws, seed=seed)
+
+    few = [interval(50, seed) for seed in (1, 1, 2, 3, 4)]
+    return {
+        "ends": np.array([interval(6000, seed) for seed in (1, 2)]),
+        "few": np.array(few),
+        "luck": names["winners_luck"](given["val"], given["test"]),
+    }
 
 
 def check_paired(given, found):
     difference = given["b"].astype(float) - given["a"].astype(float)
-    half = 1.96 * difference.std() / 20
+    half = 1.96 * difference.std() / np.sqrt(IMAGES)
     expected = np.array([difference.mean() - half, difference.mean() + half])
     yield (
         "interval",
-        found["ends"].shape == (2, 2) and np.abs(found["ends"] - expected).max() < 0.25 * half + 0.0025,
+        same(found["ends"], np.stack([expected, expected]), 0, 0.09 * half + 0.5 / IMAGES),
         ("The interval is not that of the paired difference b - a: another width or another sign."),
+    )
+    few = found["few"]
+    yield (
+        "interval",
+        few.shape == (5, 2) and same(few[1], few[0]) and len({tuple(ends) for ends in few}) > 1,
+        "The same seed must give the same interval, and other seeds other draws.",
     )
     winner = int(np.argmax(given["val"]))
     yield (
         "luck",
-        np.allclose(found["luck"], given["val"][winner] - given["test"][winner]),
+        same(found["luck"], given["val"][winner] - given["test"][winner]),
         (
             "The winner is the trial with the best validation accuracy; what counts is that accuracy minus its own test accuracy."
         ),
@@ -155,16 +180,17 @@ def check_errors(given, found):
     np.add.at(matrix, (given["y"], given["p"]), 1)
     yield (
         "confusion",
-        found["matrix"].shape == (6, 6) and np.array_equal(found["matrix"], matrix),
-        (
-            "The counts are not right: rows are true classes, columns predicted ones, also those that do not occur."
+        *judged(
+            found["matrix"],
+            matrix.astype(int),
+            "The counts are not right: rows are true classes, columns predicted ones, also those that do not occur.",
         ),
     )
     expected = {str(s): float(np.mean((given["y"] == given["p"])[given["s"] == s])) for s in range(3)}
-    same = found["slices"].keys() == expected.keys()
+    alike = found["slices"].keys() == expected.keys()
     yield (
         "slices",
-        same and all(abs(found["slices"][s] - expected[s]) < 1e-9 for s in expected),
+        alike and all(same(found["slices"][s], expected[s]) for s in expected),
         ("The accuracies on the slices are not right."),
     )
 
@@ -176,21 +202,28 @@ def draw_calibration(rng):
     logits = 2.0 * rng.normal(size=(600, 4))
     p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     y = np.array([rng.choice(4, p=row) for row in p])
+    # Some confidences lie on the borders of bins, exactly. The sure ones are too sure, and the others not sure enough.
+    borders = np.repeat([[0.5, 0.25, 0.25], [0.25, 0.75, 0.0]], 15, axis=0)
+    mixed = rng.permutation(np.concatenate([rng.dirichlet(np.ones(3), 200), borders]))
+    best, confidence = mixed.argmax(axis=1), mixed.max(axis=1)
+    right = rng.random(len(mixed)) < 1.3 - confidence
     return {
-        "p": rng.dirichlet(np.ones(3), 200),
-        "y": rng.integers(0, 3, 200),
+        "p": mixed,
+        "y": np.where(right, best, (best + 1) % 3),
         "logits": logits * float(rng.choice([2.0, 3.0, 4.0])),
+        "cold": 0.5 * logits,
+        "hot": 6.0 * logits,
         "labels": y,
     }
 
 
 def probe_calibration(names, given):
+    error, temperature = names["expected_calibration_error"], names["best_temperature"]
+    grid = [0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0]
     return {
-        "error": float(names["expected_calibration_error"](given["p"], given["y"], 10)),
-        "few": float(names["expected_calibration_error"](given["p"], given["y"], 5)),
-        "temperature": float(
-            names["best_temperature"](given["logits"], given["labels"], [0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0])
-        ),
+        "error": error(given["p"], given["y"], 10),
+        "few": error(given["p"], given["y"], 4),
+        **{name: temperature(given[name], given["labels"], grid) for name in ("logits", "cold", "hot")},
     }
 
 
@@ -204,19 +237,21 @@ def check_calibration(given, found):
             for b in np.unique(places)
         )
 
-    yield (
-        "error",
-        np.allclose([found["error"], found["few"]], [error(10), error(5)], atol=1e-6),
-        ("The error is not the mean distance between confidence and accuracy, weighted by the bins' counts."),
+    said = (
+        "The error is not the mean distance between confidence and accuracy, weighted by the bins' counts. A "
+        "confidence on a border belongs to the bin below."
     )
+    for name, bins in (("error", 10), ("few", 4)):
+        yield "error", *judged(found[name], error(bins), said)
 
-    def loss(t):
-        z = given["logits"] / t
+    def loss(logits, t):
+        z = logits / t
         z = z - z.max(axis=1, keepdims=True)
         return float(np.mean(np.log(np.exp(z).sum(axis=1)) - z[np.arange(600), given["labels"]]))
 
-    yield (
-        "temperature",
-        abs(found["temperature"] - min(GRID, key=loss)) < 1e-9,
-        ("This is not the temperature with the smallest cross-entropy: logits are divided by it."),
-    )
+    for name in ("logits", "cold", "hot"):
+        yield (
+            "temperature",
+            same(found[name], min(GRID, key=lambda t, name=name: loss(given[name], t)), 1e-6, 1e-9),
+            ("This is not the temperature with the smallest cross-entropy: logits are divided by it."),
+        )

@@ -155,18 +155,23 @@ FILES: dict[str, tuple[bytes, str]] = {
 ENCODINGS = {"utf-8 with mark": "utf-8-sig", "utf-16": "utf-16", "ünïcode 学生": "utf-8"}
 
 
-def plant(source: Notebook, released: Notebook, folder: Path) -> None:
-    """Write all of them for the assignment `concepts`."""
+# Graded in every run of the tests.
+ALWAYS = (
+    "endless loop",
+    "kernel killed",
+    "second try",
+    "no metadata",
+    "magic and shell",
+)
+
+
+def plant(source: Notebook, released: Notebook, folder: Path, chosen: dict[str, Any]) -> None:
+    """Write these, and the perfect submission in other encodings, for the assignment `concepts`."""
     perfect = planted.solved(source, released)
-    for name, (edit, _, _) in RUNNING.items():
+    for name, (edit, *_) in chosen.items():
         write(folder / name, json.dumps(edit(copy.deepcopy(perfect))).encode())
-    for name, (content, _) in FILES.items():
-        write(folder / name, content)
     for name, encoding in ENCODINGS.items():
         write(folder / name, json.dumps(perfect, ensure_ascii=False).encode(encoding))
-    (folder / "wrong name").mkdir()
-    (folder / "wrong name" / "Untitled.ipynb").write_text("{}", encoding="utf-8")
-    (folder / "empty folder").mkdir()
 
 
 def write(folder: Path, content: bytes) -> None:

@@ -1,37 +1,24 @@
-"""Finds submissions, reads whatever was handed in, and puts the course's own cells back."""
+"""Reads whatever was handed in, and puts the course's own cells back."""
 
+import hashlib
 import json
-import re
-from collections.abc import Sequence
+import os
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tools.grading.course import Assignment, CourseworkError, Notebook, cell_id, is_solution, text_of
+from tools.grading.course import Notebook, cell_id, is_solution, text_of
 
-MAX_BYTES = 200 << 20
+MAX_BYTES = 50 << 20
+MAX_PARTS = 4_000_000  # lists, dicts and their entries: each takes far more memory than it takes in the file
+MAX_CODE = 300_000  # characters of all cells
 MAX_OUTPUT = 2 << 20  # of a picture
 MAX_TEXT = 20_000
-# How learning platforms name what they export.
-CANVAS = re.compile(r"^(?P<name>[^\W\d_]+)(?:_LATE)?_(?P<number>\d+)_\d+_.*$")
-MOODLE = re.compile(r"^(?P<name>.+)_(?P<number>\d+)_assignsubmission_file_?$")
 
 
-@dataclass
-class Submission:
-    """What one student handed in.
-
-    Attributes:
-        student: Name, of the folder or the file.
-        number: The platform's number of the student, where the name holds one.
-        path: The notebook; ``None`` where there is none.
-        reason: Why there is none.
-    """
-
-    student: str
-    number: str = ""
-    path: Path | None = None
-    reason: str = ""
+class Unreadable(Exception):
+    """A file cannot be used; the message says why."""
 
 
 @dataclass
@@ -50,55 +37,35 @@ class Merged:
     reason: str = ""
 
 
-def identity(name: str) -> tuple[str, str]:
-    """Returns a student's name and platform number from the name of a file or folder."""
-    match = MOODLE.match(name) or CANVAS.match(name)
-    return (match["name"], match["number"]) if match else (name, "")
-
-
-def find(folder: Path, assignment: Assignment, roster: Sequence[str] = ()) -> list[Submission]:
-    """Returns a submission for each student, sorted by name.
-
-    A submission is ``folder/<student>/<assignment>.ipynb`` or ``folder/<student>.ipynb``; the names that
-    Canvas and Moodle give are understood.
+def content(path: Path) -> bytes:
+    """Returns the bytes of a file that a student handed in.
 
     Raises:
-        CourseworkError: If there is no folder, nothing in it, or a student twice.
+        Unreadable: If it is no plain file (opening a pipe would wait for ever, a link may lead to a
+            neighbour's work), or too large.
     """
-    if not folder.is_dir():
-        raise CourseworkError(f"There is no folder {folder}. Give one with a subfolder for each student.")
-    found: dict[str, Submission] = {}
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith((".", "__")):
-            continue
-        if path.is_dir():
-            student, number = identity(path.name)
-            one = Submission(student, number, *_inside(path, assignment))
-        elif path.suffix == ".ipynb":
-            student, number = identity(path.stem)
-            one = Submission(student, number, path)
-        else:
-            continue
-        if student in found:
-            raise CourseworkError(
-                f"There are two submissions of {student}: {path.name} and another. Remove one."
-            )
-        found[student] = one
-    for student in roster:
-        found.setdefault(student, Submission(student, reason="nothing was handed in"))
-    if not found:
-        raise CourseworkError(f"{folder} has neither subfolders nor notebooks in it.")
-    return [found[student] for student in sorted(found)]
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    except OSError as error:
+        link = "it is a link to another place; nothing was read"
+        raise Unreadable(
+            link if path.is_symlink() else f"the file cannot be read ({error.strerror})"
+        ) from None
+    with os.fdopen(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise Unreadable("it is no plain file, but a pipe, a device or a folder")
+        if found.st_size > MAX_BYTES:
+            raise Unreadable(f"the file has {found.st_size >> 20} MB, more than {MAX_BYTES >> 20} MB")
+        return file.read(MAX_BYTES + 1)
 
 
-def _inside(folder: Path, assignment: Assignment) -> tuple[Path | None, str]:
-    wanted = [folder / assignment.notebook, folder / assignment.name / assignment.notebook]
-    for path in wanted:
-        if path.is_file():
-            return path, ""
-    others = sorted(p.name for p in folder.iterdir())
-    there = f"there is: {', '.join(others[:5])}" if others else "the folder is empty"
-    return None, f"no {assignment.notebook}; {there}"
+def digest(path: Path) -> str:
+    """Returns what tells a file from another one, or why it cannot be read."""
+    try:
+        return hashlib.sha256(content(path)).hexdigest()
+    except Unreadable as error:
+        return str(error)
 
 
 def decode(content: bytes) -> tuple[str, str]:
@@ -114,9 +81,10 @@ def decode(content: bytes) -> tuple[str, str]:
 def read(path: Path) -> tuple[list[dict[str, Any]], str, str]:
     """Returns the cells of a file that should be a notebook, a note, and why it is none."""
     try:
-        if path.stat().st_size > MAX_BYTES:
-            return [], "", f"the file is larger than {MAX_BYTES >> 20} MB"
-        text, note = decode(path.read_bytes())
+        held = content(path)
+        if held.count(b"[") + held.count(b"{") + held.count(b",") > MAX_PARTS:
+            return [], "", "the file has more parts than a notebook can have"
+        text, note = decode(held)
         if not text.strip():
             return [], "", "the file is empty"
         notebook = json.loads(text)
@@ -129,8 +97,12 @@ def read(path: Path) -> tuple[list[dict[str, Any]], str, str]:
                 raise TypeError
             source = source.encode("utf-8", "replace").decode()  # half a surrogate pair is no character
             clean.append({"kind": kind, "id": cell_id(cell), "source": source, **_outputs(cell)})
-    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+    except Unreadable as error:
+        return [], "", str(error)
+    except Exception as error:  # whatever is in it, it is the file's fault
         return [], "", f"the file is not a valid notebook ({type(error).__name__})"
+    if sum(len(cell["source"]) for cell in clean) > MAX_CODE:
+        return [], "", f"its cells hold more than {MAX_CODE:,} characters"
     return clean, note, ""
 
 

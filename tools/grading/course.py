@@ -8,9 +8,9 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -61,14 +61,16 @@ class Assignment:
         title: In words.
         minutes: A student's time.
         items: In the order of the notebook.
-        checks: The module of its checks; ``None`` where a person marks everything.
+        checks: The functions of its checks; ``None`` where a person marks everything.
+        drawn: Inputs that were drawn already: some are looked for until mistakes show.
     """
 
     name: str
     title: str
     minutes: int
     items: tuple[Item, ...]
-    checks: ModuleType | None
+    checks: SimpleNamespace | None
+    drawn: dict[str, dict[str, Any]] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def notebook(self) -> str:
@@ -86,10 +88,12 @@ class Assignment:
 
     def draw(self, item: Item, secret: str, seed: int) -> dict[str, Any]:
         """Returns the inputs of an item's probe: arrays, numbers, texts. The same for the same secret."""
-        digest = hashlib.sha256(f"{secret}|{self.name}|{item.name}".encode()).digest()
-        rng = np.random.default_rng(int.from_bytes(digest[:8], "little"))
-        function = getattr(self.checks, f"draw_{item.name}", None)
-        return {"seed": seed, **(function(rng) if function else {})}
+        key = f"{secret}|{self.name}|{item.name}"
+        if key not in self.drawn:
+            rng = np.random.default_rng(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little"))
+            function = getattr(self.checks, f"draw_{item.name}", None)
+            self.drawn[key] = function(rng) if function else {}
+        return {"seed": seed, **self.drawn[key]}
 
     def probe(self, item: Item) -> str:
         """Returns the source of the function that runs beside the student's code."""
@@ -161,16 +165,18 @@ def load(name: str) -> Assignment:
     return Assignment(name, entry["title"], entry["minutes"], items, _checks(name))
 
 
-def _checks(name: str) -> ModuleType | None:
-    path = COURSE / "checks" / f"{name}.py"
-    if not path.is_file():
-        return None
-    spec = importlib.util.spec_from_file_location(f"checks_{name}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def _checks(name: str) -> SimpleNamespace | None:
+    """Returns what the files ``<name>.py`` and ``<name>_*.py`` define, and in ``source`` their text."""
+    paths = sorted([*(COURSE / "checks").glob(f"{name}.py"), *(COURSE / "checks").glob(f"{name}_*.py")])
+    found: dict[str, Any] = {}
+    for path in paths:
+        spec = importlib.util.spec_from_file_location(f"checks_{path.stem}", path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        found |= vars(module)
+    return SimpleNamespace(**found, source="".join(p.read_text("utf-8") for p in paths)) if paths else None
 
 
 def secret() -> str:

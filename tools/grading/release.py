@@ -23,12 +23,28 @@ from tools.grading.course import (
 )
 
 SEED = re.compile(r"^SEED = \d+", re.M)
-BRANCH = "assignments"  # where an instructor puts the release for Colab
+COLAB = "https://colab.research.google.com/"
 
 
-def build(assignments: Sequence[Assignment], out: Path) -> dict[str, Notebook]:
+def warnings() -> list[str]:
+    """Returns what an instructor should know before students get the release."""
+    if repo_url.stored_url().split("/")[-2] == "OWNER":
+        return [
+            "The address of the course's repository still has OWNER in it: notebooks cannot install "
+            "the package on Colab. Run make repo-url URL=..., with the address of the public course."
+        ]
+    return []
+
+
+def build(assignments: Sequence[Assignment], out: Path, colab: str | None = None) -> dict[str, Notebook]:
     """Returns the released notebook of each assignment, and writes them to ``out/<name>/`` and
     ``out/<name>.zip``.
+
+    Args:
+        assignments: Which.
+        out: Where the notebooks go.
+        colab: Address behind the button "Open in Colab", with ``{name}`` for the assignment. Without one, the
+            button leads to Colab, where students upload the file.
 
     Raises:
         CourseworkError: If nbgrader refuses a source.
@@ -38,15 +54,16 @@ def build(assignments: Sequence[Assignment], out: Path) -> dict[str, Notebook]:
         course.mkdir()
         for path in COURSE.glob("*.py"):
             shutil.copy(path, course)
-        shutil.copytree(COURSE / "source", course / "source")
+        for assignment in assignments:
+            shutil.copytree(COURSE / "source" / assignment.name, course / "source" / assignment.name)
+        log = _nbgrader(course, "generate_assignment", "*", "--create", "--force")  # one start for all
         released = {}
         for assignment in assignments:
-            log = _nbgrader(course, "generate_assignment", assignment.name, "--create", "--force")
             built = course / "release" / assignment.name / assignment.notebook
             if not built.is_file():
                 raise CourseworkError(f"nbgrader could not build the release of {assignment.name}:\n{log}")
             notebook = read_notebook(built)
-            _add_colab(notebook, assignment)
+            _add_colab(notebook, assignment, colab)
             released[assignment.name] = notebook
             target = out / assignment.name
             shutil.rmtree(target, ignore_errors=True)
@@ -83,14 +100,18 @@ def write(notebook: Notebook, path: Path) -> None:
     path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _add_colab(notebook: Notebook, assignment: Assignment) -> None:
-    """Adds a button to the first cell, and the cell that installs the package on Colab behind it."""
+def _add_colab(notebook: Notebook, assignment: Assignment, colab: str | None) -> None:
+    """Adds a button to the first cell, and the cell that installs the package on Colab behind it.
+
+    The package comes from the public course. The notebook does not: the instructor may keep it private.
+    """
     url = repo_url.stored_url()
-    address = f"{repo_url.derived(url)['colab']}/blob/{BRANCH}/{assignment.name}/{assignment.notebook}"
+    address = (colab or COLAB).replace("{name}", assignment.name)
+    how = "" if colab else f" Then upload `{assignment.notebook}`, the file that you were given."
     badge = "https://colab.research.google.com/assets/colab-badge.svg"
     first = notebook["cells"][0]
     title, _, rest = text_of(first).partition("\n")
-    first["source"] = f"{title}\n\n[![Open in Colab]({badge})]({address})\n{rest}"
+    first["source"] = f"{title}\n\n[![Open in Colab]({badge})]({address}){how}\n{rest}"
     mark = {"grade": False, "grade_id": "colab", "locked": True, "schema_version": 3, "solution": False}
     notebook["cells"].insert(
         1,

@@ -1,17 +1,20 @@
-"""Tables and pages of the results. A page holds its own style and pictures, and loads nothing."""
+"""Pages of the results. A page holds its own style and pictures, and loads nothing."""
 
 import base64
 import binascii
-import csv
+import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
-from tools.grading.course import Assignment, CourseworkError
-from tools.grading.engine import Row
+from tlhelpers.paths import atomic_path
+from tools.grading.course import Assignment
+from tools.grading.row import Row
+from tools.grading.tables import status
+
+MAX_PAGE = 6 << 20  # characters of a student's page; pictures and long texts beyond are left out
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8886; --bad: #b3261e; --good: #1b6e3c; --own: #3b6fb6; }
@@ -45,86 +48,6 @@ PAGE = """\
 """
 
 
-def write_grades(rows: Sequence[Row], assignment: Assignment, path: Path) -> None:
-    """Writes one line a student: points in all, of items and of parts, empty where none."""
-    parts = [f"{item.name}.{part}" for item in assignment.items for part in item.parts]
-    header = ["student", "number", "status", "points", "max_points"]
-    header += [item.name for item in assignment.items] + parts + ["reason"]
-    lines = []
-    for row in rows:
-        items = [row.item_points(item) if row.graded else None for item in assignment.items]
-        cells = [row.points.get(part) if row.graded else None for part in parts]
-        status = _status(row, assignment)
-        total = row.total if row.graded else None
-        lines.append([row.student, row.number, status, total, assignment.points, *items, *cells, row.reason])
-    _table(path, header, lines)
-
-
-def write_canvas(rows: Sequence[Row], assignment: Assignment, path: Path) -> None:
-    """Writes the columns that Canvas' gradebook imports; ID is the number that its file names carry."""
-    header = ["Student", "ID", "SIS User ID", "SIS Login ID", "Section", assignment.title]
-    first: list[Any] = ["    Points Possible", "", "", "", "", assignment.points]
-    lines = [[row.student, row.number, "", "", "", _final(row, assignment)] for row in rows]
-    _table(path, header, [first, *lines])
-
-
-def write_moodle(rows: Sequence[Row], assignment: Assignment, path: Path) -> None:
-    """Writes the columns that Moodle's grading worksheet has; the names can be mapped at the import."""
-    header = ["Identifier", "Full name", "Grade", "Maximum grade", "Feedback comments"]
-    lines = []
-    for row in rows:
-        said = [f"{part}: {message}" for part, message in row.messages.items()]
-        number = f"Participant {row.number}" if row.number else ""
-        total = _final(row, assignment)
-        open_marks = "some marks are still to come" if row.graded and total is None else ""
-        comments = " | ".join(filter(None, [*said, open_marks, row.reason]))
-        lines.append([number, row.student, total, assignment.points, comments])
-    _table(path, header, lines)
-
-
-def write_marks(rows: Sequence[Row], assignment: Assignment, path: Path) -> None:
-    """Writes the sheet for what a person marks: one line a student, item and criterion, points left empty."""
-    lines = [
-        [row.student, item.name, part, points, None, ""]
-        for row in rows
-        if row.graded
-        for item in assignment.items
-        if item.by_hand
-        for part, points in item.parts.items()
-    ]
-    _table(path, ["student", "item", "criterion", "max_points", "points", "comment"], lines)
-
-
-def read_marks(rows: Sequence[Row], assignment: Assignment, path: Path) -> None:
-    """Puts the marks of a filled sheet into the rows.
-
-    Raises:
-        CourseworkError: If a line names something unknown, or gives more points than there are.
-    """
-    by_name = {row.student: row for row in rows}
-    items = {item.name: item for item in assignment.items if item.by_hand}
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        for number, line in enumerate(csv.DictReader(file), start=2):
-            if not (line.get("points") or "").strip():
-                continue
-            student = (line.get("student") or "").removeprefix("'")
-            item, part = items.get(line.get("item") or ""), line.get("criterion") or ""
-            if student not in by_name or item is None or part not in item.parts:
-                raise CourseworkError(f"{path}, line {number}: no such student, item or criterion.")
-            try:
-                points = float(line["points"].replace(",", "."))
-            except ValueError:
-                raise CourseworkError(f"{path}, line {number}: {line['points']!r} is no number.") from None
-            if not 0 <= points <= item.parts[part]:
-                raise CourseworkError(
-                    f"{path}, line {number}: {points:g} points, but they go from 0 to {item.parts[part]:g}."
-                )
-            row = by_name[student]
-            row.points[f"{item.name}.{part}"] = points
-            if comment := (line.get("comment") or "").strip():
-                row.comments[f"{item.name}.{part}"] = comment
-
-
 def write_feedback(row: Row, assignment: Assignment, path: Path) -> None:
     """Writes a student's page: points and messages, then the own work with what it printed.
 
@@ -132,26 +55,37 @@ def write_feedback(row: Row, assignment: Assignment, path: Path) -> None:
     nor their inputs, nor what they expect.
     """
     body = [f"<h1>{escape(assignment.title)}</h1>", f"<p>{escape(row.student)}</p>"]
+    if row.group:
+        body.append(f"<p>Handed in by the group {escape(row.group)}.</p>")
     if row.graded:
-        note = "" if _status(row, assignment) == "graded" else " (some marks are still to come)"
+        note = "" if status(row, assignment) == "graded" else " (some marks are still to come)"
         body.append(f"<p><strong>{row.total:g} of {assignment.points:g} points</strong>{note}</p>")
     else:
         body.append('<p class="bad"><strong>This could not be graded.</strong></p>')
+    if row.penalty:
+        body.append(f"<p>{row.penalty:g} points are taken off because it came late.</p>")
     if row.reason:
         body.append(f"<p>Note: {escape(row.reason)}</p>")
     if row.graded:
         body.append(_points_table(row, assignment))
     body.append("<h2>Your notebook, as it ran</h2>")
+    left = MAX_PAGE - sum(map(len, body))
     for cell in row.cells:
         mark = ' class="own"' if cell["own"] else ""
-        body.append(f"<pre{mark}>{escape(cell['source'])}</pre>")
+        parts = [f"<pre{mark}>{escape(cell['source'])}</pre>"]
         if cell["text"].strip():
-            body.append(f"<pre>{escape(cell['text'])}</pre>")
-        body += [_image(image) for image in cell["images"] if _is_png(image)]
+            parts.append(f"<pre>{escape(cell['text'])}</pre>")
         if cell["error"]:
-            name, text = (str(cell["error"].get(key, "")) for key in ("type", "text"))
+            name, text = (str(cell["error"].get(key) or "") for key in ("type", "text"))
             said = f"{name}: {text}" if text else name
-            body.append(f'<pre class="bad">{escape(said[:2000])}</pre>')
+            parts.append(f'<pre class="bad">{escape(said[:2000])}</pre>')
+        parts += [_image(image) for image in cell["images"] if _is_png(image)]
+        for part in parts:
+            left -= len(part)
+            if left >= 0:
+                body.append(part)
+    if left < 0:
+        body.append(f"<p>The page was longer than {MAX_PAGE >> 20} MB; some of it was left out.</p>")
     write_page(path, f"{assignment.title}: {row.student}", body)
 
 
@@ -165,7 +99,7 @@ def write_summary(
         assignment: What was graded.
         path: The page.
         warnings: To be printed loudly at the top.
-        pages: Student -> address of the feedback page, relative to this one.
+        pages: Number or name -> address of the feedback page, relative to this one.
     """
     graded = [row for row in rows if row.graded]
     body = [f"<h1>{escape(assignment.title)}</h1>"]
@@ -177,7 +111,7 @@ def write_summary(
     head = "".join(f"<th>{escape(item.name)} ({item.points:g})</th>" for item in assignment.items)
     body.append('<div class="wide"><table><tr><th>student</th><th>points</th>' + head + "<th>note</th></tr>")
     for row in rows:
-        address = pages.get(row.student)
+        address = pages.get(row.key)
         name = f'<a href="{escape(address)}">{escape(row.student)}</a>' if address else escape(row.student)
         cells = [_number(row.total if row.graded else None)]
         cells += [_number(row.item_points(item) if row.graded else None) for item in assignment.items]
@@ -187,22 +121,17 @@ def write_summary(
     write_page(path, assignment.title, body)
 
 
-def file_name(student: str) -> str:
-    """Returns a name for a student's files that every file system takes."""
-    plain = re.sub(r"[^\w.-]+", "_", student).strip("._")[:80]
-    return plain or "student"
-
-
-def _final(row: Row, assignment: Assignment) -> float | None:
-    """Points for an import; none while marks by hand are missing, so that nobody gets a zero meanwhile."""
-    return row.total if _status(row, assignment) == "graded" else None
-
-
-def _status(row: Row, assignment: Assignment) -> str:
-    if not row.graded:
-        return "not graded"
-    missing = any(f"{item.name}.{part}" not in row.points for item in assignment.items for part in item.parts)
-    return "to be marked" if missing else "graded"
+def page_names(people: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Returns the file of each student's page, under number or name: all different on every file system."""
+    names: dict[str, str] = {}
+    for student, number in people:
+        plain = "_".join(
+            filter(None, (re.sub(r"[^\w.-]+", "_", student).strip("._")[:60] or "student", number))
+        )
+        if plain.casefold() in (used.casefold() for used in names.values()):
+            plain = f"{plain}-{hashlib.sha256(student.encode()).hexdigest()[:8]}-{len(names)}"
+        names[number or student] = plain
+    return {key: f"feedback/{name}.html" for key, name in names.items()}
 
 
 def _points_table(row: Row, assignment: Assignment) -> str:
@@ -261,25 +190,6 @@ def _image(image: str) -> str:
 
 def write_page(path: Path, title: str, body: Sequence[str]) -> None:
     """Writes a page that loads nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     page = PAGE.format(title=escape(title), style=STYLE, body="\n".join(body))
-    path.write_text(page, encoding="utf-8", errors="replace")
-
-
-def _table(path: Path, header: Sequence[str], lines: Sequence[Sequence[Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The byte order mark makes spreadsheets read names outside ASCII right.
-    with open(path, "w", newline="", encoding="utf-8-sig", errors="replace") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows([[_cell(value) for value in line] for line in lines])
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:g}"
-    text = str(value)
-    # A spreadsheet would run it as a formula.
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+    with atomic_path(path) as temporary:
+        temporary.write_text(page, encoding="utf-8", errors="replace")

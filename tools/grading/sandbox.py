@@ -1,45 +1,33 @@
-"""Where a submission runs: a process that sees its own folder and Python, and has no network.
+"""Where a submission runs: a process of its own, with limits, that talks with the grader through two pipes.
 
-On Linux bubblewrap builds the walls. Where it is missing or does not work, the limits on memory, time and
-files remain, but a submission runs with the rights of the user, and `warning` says so loudly.
+`walls` says what it can see. Where bubblewrap is missing or does not work, nothing is graded unless that is
+asked for; memory, time, processes and files are watched all the same.
 """
 
 import os
 import selectors
-import shutil
 import signal
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 
+from tools.grading import walls
 from tools.grading.box import wire
 from tools.grading.course import ROOT
 
-LIBRARY = Path(__file__).resolve().parent / "box"
-SYSTEM = (
-    *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/opt"),
-    *(f"/etc/{name}" for name in ("alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime")),
-)
 SHARED = 512 << 20  # bytes that libraries take and that the limit on data does not count
+SEND_SECONDS = 30.0  # a submission listens when it is its turn to
 MAX_PROCESSES = 48  # of one submission
-
-warning = """\
-************************************************************************************************************
-*  NO SANDBOX. Submissions run with YOUR rights: they can read your files, write to them, and use the      *
-*  network. Hidden checks stay hidden all the same. Install bubblewrap (apt-get install bubblewrap), or    *
-*  grade in a container or under a user account that owns nothing.                                         *
-************************************************************************************************************"""
+SPARE = 0.05  # share of the machine's memory that must stay free
 
 
 @dataclass(frozen=True)
@@ -52,6 +40,7 @@ class Limits:
         probe_seconds: Of one probe.
         memory: Bytes.
         file_size: Bytes of one file that it writes.
+        folder_size: Bytes of all files in its folder; `/tmp` and `/dev/shm` have a quarter of that each.
     """
 
     cell_seconds: float = 120.0
@@ -59,105 +48,56 @@ class Limits:
     probe_seconds: float = 60.0
     memory: int = 4 << 30
     file_size: int = 100 << 20
+    folder_size: int = 256 << 20
 
 
 class Ended(Exception):
     """The process of a submission is gone; the message says why."""
 
 
-@cache
-def bubblewrap() -> str | None:
-    """Returns the path of bubblewrap if it works here."""
-    path = shutil.which("bwrap")
-    if path is None or not sys.platform.startswith("linux"):
-        return None
-    test = [path, "--ro-bind", "/", "/", "--unshare-all", "--die-with-parent", "true"]
-    try:
-        done = subprocess.run(test, capture_output=True, stdin=subprocess.DEVNULL, timeout=20)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return path if done.returncode == 0 else None
-
-
-def python_folders() -> list[str]:
-    """Returns the folders that Python and its packages need, outermost first."""
-    found = {sys.prefix, sys.base_prefix, sys.exec_prefix, str(Path(sys.executable).resolve().parent)}
-    found |= {sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib")}
-    folders = sorted({str(Path(folder).resolve()) for folder in found} | {sys.prefix})
-    kept: list[str] = []
-    for folder in folders:
-        if folder != "/" and not any(folder == k or folder.startswith(f"{k}/") for k in [*kept, *SYSTEM]):
-            kept.append(folder)
-    return kept
-
-
-def environment(home: str, library: str) -> dict[str, str]:
-    """Returns the environment of a submission: nothing of the user's own."""
-    return {
-        "HOME": home,
-        "TMPDIR": home,
-        "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
-        "PYTHONPATH": library,
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTHONUNBUFFERED": "1",
-        "LANG": "C.UTF-8",
-        "KERAS_BACKEND": os.environ.get("KERAS_BACKEND", "tensorflow"),
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "TF_ENABLE_ONEDNN_OPTS": "0",
-        "TF_NUM_INTRAOP_THREADS": "1",  # small networks: one thread takes a quarter less of a core's time
-        "TF_NUM_INTEROP_THREADS": "1",
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-        "CUDA_VISIBLE_DEVICES": "-1",
-        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-        "MPLCONFIGDIR": f"{home}/matplotlib",
-        "IPYTHONDIR": f"{home}/ipython",
-        "KERAS_HOME": f"{home}/keras",
-        "TLHELPERS_CACHE": f"{home}/cache",
-    }
-
-
-def command(bwrap: str, folder: Path) -> list[str]:
-    """Returns the command line that runs Python inside bubblewrap, in the given folder and nowhere else."""
-    line = [bwrap, "--unshare-all", "--die-with-parent", "--new-session", "--clearenv"]
-    for name, value in environment("/box", "/course").items():
-        line += ["--setenv", name, value]
-    for path in SYSTEM:
-        line += ["--ro-bind-try", path, path]
-    line += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/dev/shm"]
-    for path in python_folders():
-        line += ["--ro-bind", path, path]
-    line += ["--ro-bind", str(ROOT / "tlhelpers"), "/course/tlhelpers"]
-    line += ["--ro-bind", str(LIBRARY), "/course/grading/box"]
-    line += ["--bind", str(folder), "/box", "--chdir", "/box"]
-    return [*line, sys.executable, "-m", "grading.box.runner"]
-
-
 class Box:
     """A running submission."""
 
-    def __init__(self, process: subprocess.Popen[bytes], limits: Limits) -> None:
-        self._process, self._limits = process, limits
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        limits: Limits,
+        end: float | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        self._process, self._limits, self._folder = process, limits, folder
         self._frames = wire.Frames()
         self._error = ""
         self._ready: list[tuple[Any, dict[str, np.ndarray]]] = []
-        self._deadline = time.monotonic() + limits.seconds
-        self._selector = selectors.DefaultSelector()
+        self._deadline = time.monotonic() + limits.seconds if end is None else end
         assert process.stdout is not None
-        self._selector.register(process.stdout, selectors.EVENT_READ)
+        assert process.stdin is not None
+        self._reader, self._writer = selectors.DefaultSelector(), selectors.DefaultSelector()
+        self._reader.register(process.stdout, selectors.EVENT_READ)
+        self._writer.register(process.stdin, selectors.EVENT_WRITE)
+        os.set_blocking(process.stdin.fileno(), False)
         self._known: dict[int, psutil.Process] = {}
 
     def send(self, frame: bytes) -> None:
         """Sends a frame.
 
         Raises:
-            Ended: If the process is gone.
+            Ended: If the process is gone, or does not take the frame in time, or uses too much.
         """
         assert self._process.stdin is not None
-        try:
-            wire.write(self._process.stdin.fileno(), frame)
-        except OSError:
-            raise Ended(self._why()) from None
+        view, end = memoryview(frame), min(time.monotonic() + SEND_SECONDS, self._deadline)
+        while view:
+            if time.monotonic() > end:
+                raise Ended("it did not listen to the grader and was stopped")
+            self.watch()
+            if not self._writer.select(timeout=0.2):
+                continue
+            try:
+                view = view[os.write(self._process.stdin.fileno(), view[: 1 << 16]) :]
+            except BlockingIOError:
+                continue
+            except OSError:
+                raise Ended(self._why()) from None
 
     def receive(self, seconds: float) -> tuple[Any, dict[str, np.ndarray]]:
         """Returns the next frame.
@@ -175,10 +115,10 @@ class Box:
             too_much = None
             try:
                 self.watch()
-            except Ended as end:
-                too_much = end
+            except Ended as ended:
+                too_much = ended
             # What it sent before that counts first: it may say that another cell has begun.
-            if not self._selector.select(timeout=0 if too_much else 0.2):
+            if not self._reader.select(timeout=0 if too_much else 0.2):
                 if too_much:
                     raise too_much
                 continue
@@ -202,8 +142,10 @@ class Box:
                 continue
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        self._selector.close()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=10)
+        self._reader.close()
+        self._writer.close()
         for stream in (self._process.stdin, self._process.stdout):
             if stream:
                 stream.close()
@@ -227,12 +169,16 @@ class Box:
         if len(family) > MAX_PROCESSES:
             raise Ended(f"it started more than {MAX_PROCESSES} processes and was stopped")
         for process in family:
-            try:
+            with suppress(psutil.Error):
                 used += process.memory_info().rss
-            except psutil.Error:
-                continue
+            used += _in_memory(process.pid)
         if used > self._limits.memory + SHARED:
             raise Ended(f"it used more than {self._limits.memory / 2**30:.3g} GB of memory and was stopped")
+        memory = psutil.virtual_memory()
+        if memory.available < SPARE * memory.total:  # files in memory and the like count for no process
+            raise Ended("the machine was running out of memory and it was stopped")
+        if self._folder and _size(self._folder) > self._limits.folder_size:
+            raise Ended(f"its files take more than {self._limits.folder_size >> 20} MB and it was stopped")
 
     def _why(self) -> str:
         try:
@@ -242,27 +188,49 @@ class Box:
         return f"its process ended (exit status {status})"
 
 
+def _in_memory(pid: int) -> int:
+    """Returns the bytes of files that a process holds in memory without a name: they count for no folder."""
+    total = 0
+    with suppress(OSError):
+        for entry in os.scandir(f"/proc/{pid}/fd"):
+            with suppress(OSError):
+                if os.readlink(entry.path).startswith("/memfd:"):
+                    total += os.stat(entry.path).st_blocks * 512
+    return total
+
+
+def _size(folder: Path) -> int:
+    """Returns the bytes of all files in a folder."""
+    total = 0
+    for head, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += os.lstat(os.path.join(head, name)).st_size
+    return total
+
+
 @contextmanager
-def opened(limits: Limits, wanted: bool = True) -> Iterator[Box]:
+def opened(limits: Limits, wanted: bool, end: float) -> Iterator[Box]:
     """Starts an empty box; its folder and its processes are gone afterwards.
 
     Args:
         limits: See there.
         wanted: Whether to use bubblewrap where it works.
+        end: When its time is up, on the monotonic clock.
     """
-    bwrap = bubblewrap() if wanted else None
+    bwrap = walls.bubblewrap()[0] if wanted else None
     with tempfile.TemporaryDirectory(prefix="box-", ignore_cleanup_errors=True) as name:
         folder = Path(name) / "box"
         folder.mkdir()
         if bwrap:
-            line, variables = command(bwrap, folder), {"PATH": os.defpath}
+            line, variables = walls.command(bwrap, limits.folder_size), {"PATH": os.defpath}
         else:
             library = Path(name) / "course"
             (library / "grading").mkdir(parents=True)
             (library / "tlhelpers").symlink_to(ROOT / "tlhelpers")
-            (library / "grading" / "box").symlink_to(LIBRARY)
+            (library / "grading" / "box").symlink_to(walls.LIBRARY)
             line = [sys.executable, "-m", "grading.box.runner"]
-            variables = environment(str(folder), str(library))
+            variables = walls.environment(str(folder), str(library))
         process = subprocess.Popen(
             line,
             cwd=folder,
@@ -273,7 +241,7 @@ def opened(limits: Limits, wanted: bool = True) -> Iterator[Box]:
             start_new_session=True,
             bufsize=0,
         )
-        box = Box(process, limits)
+        box = Box(process, limits, end, None if bwrap else folder)
         try:
             yield box
         finally:

@@ -12,9 +12,12 @@ from typing import Any
 
 import numpy as np
 
-MAX_FRAME = 64 << 20  # bytes
+MAX_FRAME = 8 << 20  # bytes
+MAX_HEADER = 512 << 10  # bytes of JSON, which takes about 25 times as much once it is read
+MAX_ARRAYS = 64  # of one frame
 _LENGTH = 8
 _KINDS = "biuf"  # booleans, whole numbers, floating point
+_DTYPES = {"|b1", "|i1", "|u1", *(f"<{kind}{size}" for kind in "iuf" for size in (2, 4, 8))}
 
 
 class WireError(Exception):
@@ -41,7 +44,7 @@ def pack(meta: Mapping[str, Any], arrays: Mapping[str, Any] | None = None) -> by
         parts.append(array.tobytes())
     header = json.dumps({"meta": meta, "arrays": found}).encode()
     body = len(header).to_bytes(_LENGTH, "little") + header + b"".join(parts)
-    if len(body) > MAX_FRAME:
+    if len(body) > MAX_FRAME or len(header) > MAX_HEADER or len(found) > MAX_ARRAYS:
         raise WireError(f"a frame of {len(body):,} bytes is more than the {MAX_FRAME:,} that are allowed.")
     return len(body).to_bytes(_LENGTH, "little") + body
 
@@ -54,19 +57,29 @@ def unpack(body: bytes) -> tuple[Any, dict[str, np.ndarray]]:
     """
     try:
         size = int.from_bytes(body[:_LENGTH], "little")
+        if size > MAX_HEADER:
+            raise WireError("the header of a frame is too long.")
         header = json.loads(body[_LENGTH : _LENGTH + size])
         start, arrays = _LENGTH + size, {}
+        if len(header["arrays"]) > MAX_ARRAYS:
+            raise WireError("a frame holds too many arrays.")
         for name, kind, shape in header["arrays"]:
-            dtype = np.dtype(kind)
-            if not isinstance(name, str) or dtype.kind not in _KINDS or any(int(n) < 0 for n in shape):
+            if not isinstance(name, str) or kind not in _DTYPES or not isinstance(shape, list):
                 raise WireError("a frame holds something other than numbers.")
+            if len(shape) > 8 or not all(type(n) is int and 0 <= n <= MAX_FRAME for n in shape):
+                raise WireError("an array has a shape that none can have.")
+            dtype = np.dtype(kind)
             stop = start + dtype.itemsize * math.prod(shape)
             if stop > len(body):
                 raise WireError("a frame is shorter than it says.")
             arrays[name] = np.frombuffer(body[start:stop], dtype).reshape(shape)
             start = stop
         return header["meta"], arrays
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError, MemoryError) as error:
+    except WireError:
+        raise
+    except (
+        Exception
+    ) as error:  # whatever a forged frame makes json or numpy raise: it is the other side's fault
         raise WireError(f"a frame cannot be read ({type(error).__name__}).") from None
 
 

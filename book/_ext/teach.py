@@ -98,7 +98,7 @@ class Teach(SphinxDirective):
         if result is None and not os.environ.get("COURSE_DRAFT"):
             logger.warning("benchmarks/teach.py has recorded nothing.", location=self.get_location())
         chapter = address(self.env.docname, "notebooks/01_first_result") + "#from-page-to-keras"
-        place = f'<div class="teach" id="teach" data-folder="{prefix}" data-chapter="{chapter}"></div>'
+        place = f'<div class="teach" id="teach-here" data-folder="{prefix}" data-chapter="{chapter}"></div>'
         place += (
             "<noscript><p>Your browser runs no scripts here, so you see a finished result.</p></noscript>"
         )

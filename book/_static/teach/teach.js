@@ -2,7 +2,7 @@
    network.js has the frozen network, head.js what trains, pictures.js what happens to a file. */
 "use strict";
 document.addEventListener("DOMContentLoaded", () => {
-  const root = document.getElementById("teach");
+  const root = document.getElementById("teach-here");
   if (!root) return;
   const MOST_CLASSES = 6, MOST_PICTURES = 200, SLICE = 25; // the last in milliseconds between two looks at the reader
   const VIEWS = {

@@ -325,10 +325,10 @@ document.addEventListener("DOMContentLoaded", () => {
     el("h3", {}, "A new picture"), test,
     el("p", {}, "The shares add up to 100 % over your classes, whatever the picture shows. So it can be sure and wrong: a picture of something else gets one of your names, too. Try one."),
     el("h3", {}, "How often is it right?"), score,
-    el("p", {}, "Each picture was named by a head that had not seen it: it is left out, the head trains on the others and names it."), mistakes,
-    el("h3", {}, "What is frozen, and what trains"), parts, loss,
     el("fieldset", {}, el("legend", {}, "What the head sees"), ...Object.entries(VIEWS).map(radio)),
     el("label", { className: "slider" }, "Pictures a class to train on: ", sliderText, slider), board,
+    el("p", {}, "Each picture was named by a head that had not seen it: it is left out, the head trains on the others and names it."), mistakes,
+    el("h3", {}, "What is frozen, and what trains"), parts, loss,
     el("h3", {}, "Take it with you"), el("p", {}, button("Download what you taught", download, { id: "teach-download" }), " The head's weights as JSON. ",
       el("a", { href: root.dataset.chapter }, "Chapter 1 loads them in Keras"), "."));
   root.append(el("p", { className: "start" }, sample, again), boxes, progress, status, problems, result);

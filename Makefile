@@ -12,7 +12,6 @@ GRADE_ARGS ?=
 
 # Expanded only where a recipe uses it, so that targets without Python run without Python.
 FIND_PYTHON = python=$$(PYTHON="$(PYTHON)" sh tools/find_python.sh)
-SITE = _build/html/index.html
 
 .PHONY: help book serve pdf links test env notebooks stale stamp assignments grade lock repo-url clean
 .DEFAULT_GOAL := help
@@ -36,10 +35,7 @@ help:
 
 book:
 	@$(FIND_PYTHON) && "$$python" -m tools.make_env --dir "$(BOOK_VENV)" --lock book-py
-	@rm -rf _build/html
-	@"$(BOOK_VENV)/bin/jupyter-book" build . -W -n --keep-going --quiet
-	@test -s $(SITE)
-	@echo "The book is built. Open file://$(CURDIR)/$(SITE) in a browser, or run: make serve"
+	@"$(BOOK_VENV)/bin/python" -m tools.build_book
 
 serve: book
 	@echo "Serving the book on http://localhost:$(PORT) (stop with Ctrl-C; another port: make serve PORT=8080)"

@@ -6,7 +6,6 @@ rows lie in ``<key>.parts/``; a run that was stopped goes on behind them.
 """
 
 import datetime
-import errno
 import json
 import logging
 import shutil
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from tlhelpers.paths import atomic_path, cache_dir
+from tlhelpers.paths import FULL, atomic_path, cache_dir, writing_to
 
 _SLICE = 1 << 24  # bytes that are hashed or copied at a time: what is large stays on disk
 
@@ -85,9 +84,18 @@ def lock(key: str) -> Iterator[None]:
         ...     found = cache.load("my-features")  # and computes it where it is None
     """
     path = cache_dir() / "locks" / f"{key}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path):
+    held = FileLock(path)
+    try:
+        with writing_to(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            held.acquire()
+    except OSError:
+        if not has(key):  # what is there can be read where nobody can write
+            raise
+    try:
         yield
+    finally:
+        held.release()
 
 
 class Parts:
@@ -121,8 +129,9 @@ class Parts:
                 break
             self.files.append(path)
             self.done += len(rows)
-        for path in set(self.folder.glob("*")) - set(self.files):
-            path.unlink()
+        with writing_to(self.folder):
+            for path in set(self.folder.glob("*")) - set(self.files):
+                path.unlink()
 
     def _read(self, path: Path) -> np.ndarray | None:
         try:
@@ -178,16 +187,10 @@ class Parts:
         try:
             yield
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            shutil.rmtree(self.folder, ignore_errors=True)
-            (folder() / f"{self.key}.npy").unlink(missing_ok=True)  # its note may be what found no room
-            raise OSError(
-                error.errno,
-                "The disk is full, and the cache cannot be written. Make room (`tlhelpers cache clear`), "
-                "point TLHELPERS_CACHE to another disk, or pass cache=False. Nothing half-written was kept",
-                str(folder()),
-            ) from error
+            if error.errno in FULL:
+                shutil.rmtree(self.folder, ignore_errors=True)
+                (folder() / f"{self.key}.npy").unlink(missing_ok=True)  # its note may be what found no room
+            raise
 
 
 def _begun_checksum(dtype: np.dtype, shape: tuple[int, ...]) -> Any:

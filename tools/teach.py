@@ -28,7 +28,8 @@ def torch_weights() -> Any:
     """Return the reader of torch files. It is loaded by its path: its package would import Keras."""
     path = ROOT / "tlhelpers" / "backbones" / "_torch_weights.py"
     spec = importlib.util.spec_from_file_location("teach_torch_weights", path)
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -58,7 +59,7 @@ def convolutions(path: Path) -> list[dict[str, Any]]:
     Returns:
         A dictionary each: ``weight`` (out, in, height, width) float32, as trained; ``factor`` and ``bias``
         (out) float32, into which the normalisation after it is folded; ``stride``; whether it is
-        ``depthwise``, ends in ``relu6``, begins a block (``start``), and has the block's input added (``add``).
+        ``depthwise``, ends in ``relu6``, begins a block (``start``), and adds the block's input (``add``).
     """
     reader = torch_weights()
     reader.check_hash(path)
@@ -137,7 +138,7 @@ def network_script(whole: bool = True) -> str:
 
 
 def samples() -> dict[str, dict[str, list[Path]]]:
-    """Return the sample pictures, from the folders ``samples/<set>/<kind>``: ``train`` and ``new``, by kind."""
+    """Return the sample pictures, of the folders ``samples/<set>/<kind>``: ``train`` and ``new``, by kind."""
     found: dict[str, dict[str, list[Path]]] = {}
     for path in sorted((STATIC / "samples").glob("*/*/*.webp")):
         found.setdefault(path.parts[-3], {}).setdefault(path.parts[-2], []).append(path)

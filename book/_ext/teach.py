@@ -1,8 +1,8 @@
 """The page "Teach a network": the place where it happens, and its result as a figure where no script runs.
 
 Directive:
-    ``{teach}`` is where ``_static/teach/teach.js`` puts its boxes and buttons. Below it stands a finished result,
-    made of the sample pictures and of what ``benchmarks/teach.py`` recorded.
+    ``{teach}`` is where ``_static/teach/teach.js`` puts its boxes and buttons. Below stands a finished
+    result, made of the sample pictures and of what ``benchmarks/teach.py`` recorded.
 
 At the end of a build the network's weights and the sample pictures are written beside the scripts.
 """
@@ -73,15 +73,15 @@ def finished(result: dict[str, Any], prefix: str) -> str:
     )
     new = result["new"][0]
     path = next(path for path in pictures["new"][new["kind"]] if spoken(path) == new["picture"])
-    shares = new["probabilities"]
+    shares, right = new["probabilities"], result["views"]["features"]["10"]["right"]
     best = max(shares, key=shares.__getitem__)
     meters = "".join(share(kind, value) for kind, value in shares.items())
     return f"""<figure class="teach-finished" id="teach-finished">
-<figcaption>What the button gives: {n} sample pictures, each named by a head that had not seen it.</figcaption>
+<figcaption>What the button gives: {n} pictures, each named by a head that had not seen it.</figcaption>
 <div class="kinds">{kinds}</div>
-<p class="score"><strong>{result["views"]["features"]["10"]["right"]} of {n} right.</strong>
+<p class="score"><strong>{right} of {n} right.</strong>
 Guessing: {result["guess"]} of {n}.</p>
-<p>Wrong, and framed above: {html.escape(mistakes)}.</p>
+<p>Wrong, and framed: {html.escape(mistakes)}.</p>
 <div class="answer">{picture(path, prefix, f"a {new['picture']}", 112)}
 <div class="shares"><p>A new picture. It says: <strong>{html.escape(best)}.</strong></p>{meters}</div></div>
 </figure>"""
@@ -99,9 +99,7 @@ class Teach(SphinxDirective):
             logger.warning("benchmarks/teach.py has recorded nothing.", location=self.get_location())
         chapter = address(self.env.docname, "notebooks/01_first_result") + "#from-page-to-keras"
         place = f'<div class="teach" id="teach-here" data-folder="{prefix}" data-chapter="{chapter}"></div>'
-        place += (
-            "<noscript><p>Your browser runs no scripts here, so you see a finished result.</p></noscript>"
-        )
+        place += "<noscript><p>Where no script runs, this is a finished result.</p></noscript>"
         return [nodes.raw("", place + (finished(result, prefix) if result else ""), format="html")]
 
 

@@ -1,4 +1,4 @@
-"""The page "Teach a network", opened from disk in a browser without a network: does it compute what Keras computes?"""
+"""The page "Teach a network", opened from disk without a network: does it compute what Keras computes?"""
 
 import base64
 import contextlib
@@ -181,7 +181,7 @@ def test_switches_slider_and_keyboard(browser: Browser, address: str) -> None:
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_accessible(theme: str, browser: Browser, address: str) -> None:
-    """axe finds nothing serious or critical on a telephone, with everything on the screen; nothing is too wide."""
+    """axe finds nothing serious or critical on a telephone, with all on the screen; nothing is too wide."""
     with opened(browser, address, theme) as (page, _):
         done(page, lambda: page.click("#teach-sample"))
         assert page.evaluate("document.documentElement.dataset.theme") == theme
@@ -289,8 +289,12 @@ def test_sixty_pictures_stay_fluent(browser: Browser, address: str) -> None:
         done(page, lambda: page.click("#teach-sample"))
         page.evaluate("""() => {
           window.longest = 0; let last = performance.now();
-          const look = () => { const now = performance.now(); window.longest = Math.max(window.longest, now - last);
-            last = now; setTimeout(look); };
+          const look = () => {
+            const now = performance.now();
+            window.longest = Math.max(window.longest, now - last);
+            last = now;
+            setTimeout(look);
+          };
           look();
         }""")
         for i, paths in enumerate(teach.samples()["train"].values()):
@@ -302,7 +306,7 @@ def test_sixty_pictures_stay_fluent(browser: Browser, address: str) -> None:
 
 
 def test_the_kernel_is_built_from_its_source(browser: Browser, address: str, tmp_path: Path) -> None:
-    """Compiled anew, the two loops give the same numbers as the stored bytes; by the same compiler, the same bytes."""
+    """Compiled anew, the loops give the numbers of the stored bytes; by the same compiler, the same bytes."""
     if not shutil.which("clang") or not shutil.which("wasm-ld"):
         pytest.skip("no compiler here: install clang and lld")
     target = tmp_path / "kernel.wasm"

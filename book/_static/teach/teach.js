@@ -173,6 +173,7 @@ document.addEventListener("DOMContentLoaded", () => {
     const X = pictures.map(prepare), K = Head.products(X), t = performance.now();
     head = { ...Head.fit(K, y, used.length, rows), milliseconds: performance.now() - t, X, pictures, y, used, prepare };
     showParts();
+    if (latest) tell(latest);
     const said = [];
     let last = performance.now();
     for (const i of pictures.keys()) {
@@ -185,7 +186,6 @@ document.addEventListener("DOMContentLoaded", () => {
       said.push(Head.largest(Head.predict(fair, K[i])));
     }
     showScore(said, K);
-    if (latest) tell(latest);
     say(`Trained on ${rows.length} pictures: ${said.filter((k, i) => k === y[i]).length} of ${y.length} right. Nothing left this computer.`);
     root.dataset.trained = `${view} ${rows.length}`;
   };
@@ -322,14 +322,14 @@ document.addEventListener("DOMContentLoaded", () => {
   const test = el("div", { className: "box", role: "group", ariaLabel: "A new picture" }, other, chooser("Choose a new picture, or drop it here", ask, false), answer);
   onDrop(test, ask);
   const result = el("div", { className: "result", hidden: true },
-    el("h3", {}, "A new picture"), test,
+    el("h2", {}, "A new picture"), test,
     el("p", {}, "The shares add up to 100 % over your classes, whatever the picture shows. So it can be sure and wrong: a picture of something else gets one of your names, too. Try one."),
-    el("h3", {}, "How often is it right?"), score,
+    el("h2", {}, "How often is it right?"), score,
     el("fieldset", {}, el("legend", {}, "What the head sees"), ...Object.entries(VIEWS).map(radio)),
     el("label", { className: "slider" }, "Pictures a class to train on: ", sliderText, slider), board,
     el("p", {}, "Each picture was named by a head that had not seen it: it is left out, the head trains on the others and names it."), mistakes,
-    el("h3", {}, "What is frozen, and what trains"), parts, loss,
-    el("h3", {}, "Take it with you"), el("p", {}, button("Download what you taught", download, { id: "teach-download" }), " The head's weights as JSON. ",
+    el("h2", {}, "What is frozen, and what trains"), parts, loss,
+    el("h2", {}, "Take it with you"), el("p", {}, button("Download what you taught", download, { id: "teach-download" }), " The head's weights as JSON. ",
       el("a", { href: root.dataset.chapter }, "Chapter 1 loads them in Keras"), "."));
   root.append(el("p", { className: "start" }, sample, again), boxes, progress, status, problems, result);
   for (const name of ["first", "second", "third"]) addClass(name);

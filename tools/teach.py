@@ -76,7 +76,7 @@ def convolutions(path: Path) -> list[dict[str, Any]]:
         factor = gamma / np.sqrt(variance + np.float32(EPSILON))
         depthwise, project = conv.endswith("_depthwise_conv"), conv.endswith("_project_conv")
         here = conv.rpartition(".")[0]
-        number = int(here.split(".")[1]) if here else None
+        number = int(here.split(".")[1]) if here else 0  # stem and end are in no block
         found.append(
             {
                 "weight": weight,

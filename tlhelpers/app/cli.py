@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from tlhelpers import cache as disk
-from tlhelpers.app import cache_folder
+from tlhelpers.app import audit_command, cache_folder
 from tlhelpers.app import doctor as doctor_checks
 from tlhelpers.extras import extra
 
@@ -33,6 +33,7 @@ app = typer.Typer(
 
 cache = typer.Typer(help="What was computed once and is kept on disk.", no_args_is_help=True)
 app.add_typer(cache, name="cache")
+app.command()(audit_command.audit)
 
 _MARKS = {"ok": "[green]ok[/]", "note": "-", "gap": "[yellow]gap[/]", "missing": "[red]missing[/]"}
 

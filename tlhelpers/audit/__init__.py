@@ -4,7 +4,7 @@
 training, looks at what moved, and puts everything back. `Callback` looks on inside ``fit``.
 
 The *base* is the pretrained part: the largest `keras.Model` with convolutions inside the model. If there is
-none, but the layers begin like a known network or some are frozen, it is everything up to the last convolution.
+none, but the layers begin like a known network or some are frozen, it is all up to the last convolution.
 """
 
 from typing import Any
@@ -45,14 +45,14 @@ def check(
     optimizer and metrics are put back; the functions that Keras has compiled are not touched. A model that is
     not built yet gets its weights from the first image.
 
-    Of each set some hundred rows are looked at, at most 16 batches. An iterator that cannot start again is left
-    alone. What was not looked at stands in the report.
+    Of each set some hundred rows are looked at, at most 16 batches. An iterator that cannot start again is
+    left alone. What was not looked at stands in the report.
 
     Args:
         model: Any Keras model.
         train: What ``fit`` takes: a pair ``(x, y)`` or a triple with sample weights, where `x` and `y` may be
-            lists or dictionaries of arrays; a `tf.data.Dataset`, a `PyDataset`, a loader of PyTorch, a list of
-            batches. Or images alone; or a `data.Dataset`, whose three splits are used.
+            lists or dictionaries of arrays; a `tf.data.Dataset`, a `PyDataset`, a loader of PyTorch, a list
+            of batches. Or images alone; or a `data.Dataset`, whose three splits are used.
         val: Validation data, likewise.
         test: Test data, likewise.
         base: What the pretrained part is meant to be: ``"frozen"``, ``"fine-tuned"``, or ``"scratch"`` where

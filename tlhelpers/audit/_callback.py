@@ -18,8 +18,8 @@ class Callback(keras.callbacks.Callback):
     """Audits a model inside ``fit``: before the first step, in the first epoch, and after it.
 
     It sees the batches that ``fit`` sees, of training and of validation, whatever they come from. Training is
-    not changed, and never stopped by what the auditor cannot do. Where a recipe opens layers later, what moved
-    is judged when all are open. `report` has the last report.
+    not changed, and never stopped by what the auditor cannot do. Where a recipe opens layers later, what
+    moved is judged when all are open. `report` has the last report.
 
     Args:
         train: As in `check`, like the next three; not needed, but for images in two sets: inside ``fit`` only
@@ -145,7 +145,7 @@ class Callback(keras.callbacks.Callback):
             self._base,
             seen=self._samples(),
             step=self._step,
-            losses=self._losses,
+            losses=list(self._losses),
             accuracy=self._accuracy() if last else None,
         )
         known = () if self.report is None else self.report.codes

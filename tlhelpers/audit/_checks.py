@@ -1,6 +1,7 @@
 """One audit: the facts are gathered, a step is tried, every detector looks, and whatever fails is said."""
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -8,102 +9,79 @@ import keras
 from keras import ops
 
 from tlhelpers import data
-from tlhelpers.audit import _detect_base as base_
-from tlhelpers.audit import _detect_head as head_
-from tlhelpers.audit import _detect_images as images_
-from tlhelpers.audit import _detect_sets as sets_
-from tlhelpers.audit import _detect_steps as steps_
+from tlhelpers.audit import _detect_base, _detect_head, _detect_images, _detect_sets, _detect_steps
 from tlhelpers.audit._draw import NotReadError, Sample, draw, mapped
 from tlhelpers.audit._facts import Facts, input_shapes, intent_by_flags, parts
 from tlhelpers.audit._keras import untested
 from tlhelpers.audit._model import find_base
 from tlhelpers.audit._results import Finding, Intent, Report
-from tlhelpers.audit._training import Step, UntriedError, make_step, restored
+from tlhelpers.audit._training import UntriedError, make_step, restored
 
 STEP_IMAGES = 4  # in the one training step of `check`
 
-# Every detector, in the order of the report: a function from the facts to its findings. A text that it yields
-# says what it could not look at. Its docstring is what the report says that was looked at. The last one looks
-# at what the others found.
 Detector = Callable[[Facts], Iterator[Finding | str]]
-DETECTORS: tuple[Detector, ...] = (
-    base_.stale_compile,
-    base_.base_moves,
-    base_.statistics_move,
-    base_.base_still,
-    base_.nothing_trains,
-    base_.base_random,
-    base_.broken,
-    base_.lora_frozen,
-    base_.regulariser_lost,
-    images_.preprocessing,
-    images_.augmentation_scale,
-    images_.images_size,
-    images_.pixels,
-    sets_.shared_images,
-    sets_.order_changes,
-    head_.classes_missing,
-    head_.batches_sorted,
-    head_.head_logits,
-    head_.head_loss,
-    head_.head_activation,
-    head_.metric_threshold,
-    head_.labels_loss,
-    head_.labels_several,
-    head_.labels_broken,
-    head_.outputs_and_labels,
-    sets_.labels_meaningless,
-    steps_.large_rate,
-    steps_.step_destroys,
-    steps_.loss_explodes,
-    steps_.modes_differ,
-    steps_.failing_step,
+# Every detector, in the order of the report: the public generators of these modules, from the facts to
+# findings. A text that one yields says what it could not look at; its docstring is what the report says it
+# looked at. The last one, the step that fails, looks at what the others found.
+DETECTORS: tuple[Detector, ...] = tuple(
+    function
+    for module in (_detect_base, _detect_images, _detect_sets, _detect_head, _detect_steps)
+    for name, function in vars(module).items()
+    if inspect.isgeneratorfunction(function) and function.__module__ == module.__name__ and name[0] != "_"
 )
 
 
-def audit(
-    model: keras.Model,
-    given: Sequence[Any],
-    intent: Intent | None,
-    *,
-    seen: Mapping[str, Sample] | None = None,
-    step: Step | None = None,
-    losses: Sequence[float] = (),
-    accuracy: float | None = None,
-) -> Report:
+def audit(model: keras.Model, given: Sequence[Any], intent: Intent | None, **inside: Any) -> Report:
     """Makes one audit.
 
     Args:
         model: A model.
         given: Training, validation and test data, each as ``fit`` takes it, or ``None``.
         intent: What the base is meant to be, or ``None``.
-        seen: What was seen inside ``fit``, where no step is tried; ``None`` outside.
-        step: What was seen to move inside ``fit``.
-        losses: The mean losses of the first steps inside ``fit``.
-        accuracy: The accuracy of the last epoch inside ``fit``.
+        **inside: What was seen inside ``fit``, as `gather` takes it.
     """
     check_intent(intent)
     unchecked = [note] if (note := untested()) else []
-    sets, n_classes = _sets(model, given, unchecked)
-    inside_fit = seen is not None and "training" in seen and "training" not in sets
-    sets = {
-        name: both[name]
-        for name in ("training", "validation", "test")
-        if name in (both := {**(seen or {}), **sets})
-    }
-    _build(model, sets)
-    if not model.built:
+    facts = gather(model, given, intent, unchecked, **inside)
+    if facts is None:
         unchecked.append("anything: the model has no weights yet. Begin it with keras.Input, or give images")
         return Report(model.name, None, (), (), (), tuple(unchecked))
+    with restored(model):
+        if "seen" not in inside:
+            _try_step(facts, unchecked)
+        looked_at = look(facts, unchecked)
+    found = tuple(facts.findings)
+    return Report(model.name, facts.intent, tuple(parts(facts)), found, looked_at, tuple(unchecked))
+
+
+def gather(
+    model: keras.Model,
+    given: Sequence[Any],
+    intent: Intent | None,
+    unchecked: list[str],
+    seen: Mapping[str, Sample] | None = None,
+    **inside: Any,
+) -> Facts | None:
+    """Returns the facts about a model; ``None`` if it has no weights and cannot get any.
+
+    Args:
+        model: A model.
+        given: Training, validation and test data, or ``None``.
+        intent: What the base is meant to be, or ``None``.
+        unchecked: What cannot be read is added to it.
+        seen: The rows that were seen inside ``fit``, by the name of the set.
+        **inside: Other fields of `Facts`.
+    """
+    sets, n_classes = _sets(model, given, unchecked)
+    inside_fit = bool(seen) and "training" not in sets
+    both = {**(seen or {}), **sets}
+    sets = {name: both[name] for name in ("training", "validation", "test") if name in both}
+    _build(model, sets)
+    if not model.built:
+        return None
     base = find_base(model)
     meant = None if base is None else intent or intent_by_flags(base)
-    facts = Facts(model, base, meant, intent is not None, sets, n_classes, inside_fit, step)
-    facts.losses, facts.accuracy = list(losses), accuracy
-    with restored(model):
-        if seen is None:
-            _try_step(facts, unchecked)
-        looked_at = _look(facts, unchecked)
-    return Report(model.name, meant, tuple(parts(facts)), tuple(facts.findings), looked_at, tuple(unchecked))
+    return Facts(model, base, meant, intent is not None, sets, n_classes, inside_fit, **inside)
 
 
 def check_intent(intent: Any) -> None:
@@ -112,7 +90,8 @@ def check_intent(intent: Any) -> None:
         raise ValueError(f"base must be 'frozen', 'fine-tuned', 'scratch' or None, not {intent!r}.")
 
 
-def _look(facts: Facts, unchecked: list[str]) -> tuple[str, ...]:
+def look(facts: Facts, unchecked: list[str]) -> tuple[str, ...]:
+    """Lets every detector look; returns what was looked at."""
     looked_at = []
     for detector in DETECTORS:
         topic = (detector.__doc__ or "").strip()

@@ -16,7 +16,7 @@ FEW = 32  # rows in a batch from which on the statistics of batch normalization 
 
 
 def stale_compile(facts: Facts) -> Iterator[Finding]:
-    """flags changed after compile"""
+    """flags as compiled"""
     if facts.stale:
         late, lost = len(facts.compiled - facts.trainable), len(facts.trainable - facts.compiled)
         what = f"{late} tensors with frozen flags train, {lost} with trainable flags do not"
@@ -29,7 +29,7 @@ def stale_compile(facts: Facts) -> Iterator[Finding]:
 
 
 def base_moves(facts: Facts) -> Iterator[Finding]:
-    """a base that is meant to be frozen, or of which nobody said that it should train"""
+    """freezing"""
     if facts.base is None or facts.stale or not facts.moving & facts.base_weights:
         return
     n = len(facts.moving & (facts.base_weights | facts.base_normalisation))
@@ -65,7 +65,7 @@ def _nothing_says_so(facts: Facts) -> bool:
 
 
 def statistics_move(facts: Facts) -> Iterator[Finding | str]:
-    """batch normalization of the base"""
+    """batch normalization"""
     n = len(facts.statistics)
     if facts.base is None or facts.intent == "scratch" or not n or facts.stale:
         return
@@ -79,8 +79,8 @@ def statistics_move(facts: Facts) -> Iterator[Finding | str]:
         yield "the model is not compiled"
     elif effective_rate(optimizer_of(facts.model)) < CAREFUL * (1 - 1e-6):
         if facts.seen.pinned:
-            what = f"The base is called with training=False, and in fit {share} all the same. The official guide "
-            what += "does so, too; at a small rate it does little harm"
+            what = f"The base is called with training=False, and in fit {share} all the same. "
+            what += "The official guide does so, too; at a small rate it does little harm"
             yield fault("statistics-move", f"{what}.", n, "note", base=facts.base_name)
     elif facts.seen.pinned or not sizes or max(sizes) < FEW:
         what = f"The base is fine-tuned, and {share} with it"
@@ -90,7 +90,7 @@ def statistics_move(facts: Facts) -> Iterator[Finding | str]:
 
 
 def base_still(facts: Facts) -> Iterator[Finding]:
-    """a base that is meant to be fine-tuned and does not move"""
+    """fine-tuning"""
     free = (facts.base_weights | facts.base_normalisation) & facts.trainable
     still = facts.step is not None and bool(facts.step.moved) and not facts.step.moved & free
     if facts.intent == "fine-tuned" and not facts.stale and (still or not free):
@@ -100,7 +100,7 @@ def base_still(facts: Facts) -> Iterator[Finding]:
 
 
 def nothing_trains(facts: Facts) -> Iterator[Finding]:
-    """whether anything trains"""
+    """training at all"""
     if facts.trainable and (facts.step is None or facts.step.moved or facts.stale):
         return
     what = "A training step moves nothing" if facts.trainable else "No weight of the model is trainable"
@@ -108,7 +108,7 @@ def nothing_trains(facts: Facts) -> Iterator[Finding]:
 
 
 def base_random(facts: Facts) -> Iterator[Finding | str]:
-    """a base that is not pretrained"""
+    """pretrained weights"""
     fresh, known = facts.fresh
     if facts.base is None or facts.intent == "scratch":
         return
@@ -120,7 +120,7 @@ def base_random(facts: Facts) -> Iterator[Finding | str]:
 
 
 def broken(facts: Facts) -> Iterator[Finding]:
-    """weights that are no numbers"""
+    """NaN in weights"""
     paths = broken_weights(facts.model)
     if paths:
         yield fault(
@@ -146,5 +146,5 @@ def regulariser_lost(facts: Facts) -> Iterator[Finding]:
         and getattr(getattr(layer, "kernel", None), "regularizer", layer) is None
     ]
     if lost:
-        what = f"{len(lost)} layers have a kernel_regularizer that their weights know nothing of, first {lost[0]}"
+        what = f"{len(lost)} layers have a kernel_regularizer that their weights do not have, first {lost[0]}"
         yield fault("regulariser-lost", f"{what}.", len(lost))

@@ -19,7 +19,7 @@ def head_logits(facts: Facts) -> Iterator[Finding | str]:
     for head in facts.heads:
         if head.loss is None or head.wants is None or head.end is None:
             if facts.model.compiled:
-                yield f"{head.where.lower()}: the loss takes neither logits nor probabilities, or cannot be tried"
+                yield f"{head.where.lower()}: the loss takes no logits or probabilities, or cannot be tried"
         elif (head.end == "linear") if head.wants == "probabilities" else (head.end in PROBABILITIES):
             ends = "logits" if head.end == "linear" else f"a {head.end}"
             yield fault("head-logits", f"{head.where} ends in {ends}, but the loss wants {head.wants}.")
@@ -38,7 +38,7 @@ def head_loss(facts: Facts) -> Iterator[Finding]:
 
 
 def head_activation(facts: Facts) -> Iterator[Finding]:
-    """activations of the last layers"""
+    """last activations"""
     for head in facts.heads:
         if head.wants and head.end not in (None, "linear", "ones", *PROBABILITIES):
             what = f"{head.where} ends in a {head.end}, and the loss wants {head.wants}."
@@ -94,13 +94,15 @@ def labels_several(facts: Facts) -> Iterator[Finding]:
                 sums = y.sum(1) if is_one_hot(y) and y.dtype.kind in "iubf" and y.min() >= 0 else np.ones(1)
                 share = float((sums > 1.01).mean())
                 if share > 0:
-                    what = f"{share:.0%} of the {name} rows have several labels, and the outputs exclude each other"
+                    what = (
+                        f"{share:.0%} of the {name} rows have several labels; the outputs exclude each other"
+                    )
                     yield fault("labels-several", f"{what}.", share)
                     break
 
 
 def labels_broken(facts: Facts) -> Iterator[Finding]:
-    """labels that are no numbers"""
+    """NaN in labels"""
     for name, sample in facts.sets.items():
         n = sum(int((~np.isfinite(y)).sum()) for y in labels_in(sample) if y.dtype.kind == "f")
         if n:
@@ -157,7 +159,7 @@ def classes_missing(facts: Facts) -> Iterator[Finding]:
 
 
 def batches_sorted(facts: Facts) -> Iterator[Finding]:
-    """order of training"""
+    """order of batches"""
     sample = facts.sets.get("training")
     if sample is None or len(sample.sizes) < 3:
         return

@@ -25,7 +25,7 @@ OUTSIDE = 0.5  # of the range in inference: what augmentation may leave it by
 
 
 def preprocessing(facts: Facts) -> Iterator[Finding | str]:
-    """what reaches the first convolution"""
+    """preprocessing"""
     base = facts.base
     if base is None or facts.intent == "scratch":
         return
@@ -44,7 +44,9 @@ def preprocessing(facts: Facts) -> Iterator[Finding | str]:
         return
     expected = expected_by(base.family)
     faults = {style: _preprocessing_fault(got, expected) for style, got in reached.items() if got is not None}
-    if not styles and all(found is not None for found in faults.values()):  # without images, any way to prepare them may be meant
+    if not styles and all(
+        found is not None for found in faults.values()
+    ):  # without images, any way to prepare them may be meant
         styles = {"raw": RAW}
     for style in dict.fromkeys(styles.values()):
         found = faults[style]
@@ -66,7 +68,7 @@ def _line(family: str) -> str:
 
 
 def _colours(facts: Facts, prepare: Prepare) -> NDArray | None:
-    """Returns what reaches the first convolution, ``(k, 3)``, from images of one colour, prepared like the set.
+    """Returns what images of one colour, prepared like the set, become at the first convolution: ``(k, 3)``.
 
     Resizing and padding change nothing in the middle of such images.
     """
@@ -88,7 +90,7 @@ def _colours(facts: Facts, prepare: Prepare) -> NDArray | None:
 
 
 def _preprocessing_fault(got: NDArray, expected: list[Prepare]) -> tuple[str, str, float] | None:
-    """Says what is wrong with the colours that reach the first convolution: code, words, largest difference."""
+    """Says what is wrong with the colours at the first convolution: code, words, largest difference."""
     off = min(float(np.abs(got - prepare(COLOURS)).max()) for prepare in expected)
     if any(_same(got, prepare(COLOURS)) for prepare in expected):
         return None
@@ -119,7 +121,7 @@ def _same(got: NDArray, want: NDArray) -> bool:
 
 
 def augmentation_scale(facts: Facts) -> Iterator[Finding]:
-    """augmentation in training mode"""
+    """augmentation"""
     if facts.base is None or facts.rows is None:
         return
     x = facts.prepared(facts.fitting(facts.rows.rows(16)[0]))
@@ -137,17 +139,15 @@ def augmentation_scale(facts: Facts) -> Iterator[Finding]:
 
 def images_size(facts: Facts) -> Iterator[Finding]:
     """size of the images"""
+    if facts.inside_fit or facts.size is None or callable(getattr(facts.model, "preprocessor", None)):
+        return
     for name, sample in facts.sets.items():
-        found = images_in(sample.x)
-        size = facts.size
-        if found and size and not sample.resizes and found[0].shape[1:3] != size and not facts.inside_fit:
-            if not callable(getattr(facts.model, "preprocessor", None)):
-                height, width = found[0].shape[1:3]
-                what = (
-                    f"The {name} images have {height} x {width} pixels, the model takes {size[0]} x {size[1]}"
-                )
-                yield fault("images-size", f"{what}.", height, height=size[0], width=size[1])
-                return
+        sizes = [] if sample.resizes else [x.shape[1:3] for x in images_in(sample.x)]
+        if sizes and sizes[0] != facts.size:
+            (height, width), (h, w) = sizes[0], facts.size
+            what = f"The {name} images have {height} x {width} pixels, the model takes {h} x {w}."
+            yield fault("images-size", what, height, height=h, width=w)
+            return
 
 
 def pixels(facts: Facts) -> Iterator[Finding | str]:

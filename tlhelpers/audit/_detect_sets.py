@@ -84,14 +84,14 @@ def _shared(later: _Thumbnails, earlier: _Thumbnails) -> tuple[int, int]:
 
 
 def order_changes(facts: Facts) -> Iterator[Finding]:
-    """order of validation and test"""
+    """order of the sets"""
     for name in ("validation", "test"):
         if name in facts.sets and facts.sets[name].reordered:
             yield fault("order-changes", f"The {name} set gives another order in each pass.")
 
 
 def labels_meaningless(facts: Facts) -> Iterator[Finding | str]:
-    """images and labels, by neighbours in the base's features"""
+    """images against labels"""
     head = facts.heads[0] if len(facts.heads) == 1 else None
     y = None if head is None or facts.rows is None else _classes_of_rows(facts)
     features = facts.seen.features
@@ -114,7 +114,7 @@ def labels_meaningless(facts: Facts) -> Iterator[Finding | str]:
     chance = float((counts * (counts - 1)).sum() / (len(y) * (len(y) - 1)))
     noise = (chance * (1 - chance) / len(y)) ** 0.5
     if (chance < 0.8 and right < chance + 2 * noise) and noise * 2 < 0.4 * (1 - chance):
-        what = f"Of {len(y)} images, {right:.0%} have their label from the nearest neighbour in the base's features"
+        what = f"Of {len(y)} images, {right:.0%} have the label of their nearest neighbour in the features"
         yield fault("labels-meaningless", f"{what}; by chance it would be {chance:.0%}.", right)
 
 

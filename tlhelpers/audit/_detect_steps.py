@@ -1,4 +1,4 @@
-"""Detectors of training: its rate, what its steps do to the loss, training against inference, a failing step."""
+"""Detectors of training: its rate, what steps do to the loss, training against inference, a failing step."""
 
 import math
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from tlhelpers.audit._training import effective_rate, optimizer_of
 # measures that 1e-3 with a warm-up improves Lite0; its exercise with 1e-2 is about the damage. The limit lies
 # between the two. SGD's step is the rate times a gradient that is small in a pretrained network.
 RATE_LIMITS = dict.fromkeys(("Adam", "AdamW", "Adamax", "Nadam", "RMSprop", "Lion"), 3e-3) | {"SGD": 1e-1}
-# Of others the step is measured: the share by which it changes a kernel. One of Adam at its limit makes about 0.05.
+# Of others the step is measured: the share by which it changes a kernel.
 CHANGE_LIMIT = 0.1
 WORSE = 3.0  # times log(classes), from which on a loss is that of a model that is sure and wrong
 MODES = 0.25  # accuracy in the epoch above that of the same images afterwards, that is no accident
@@ -56,13 +56,13 @@ def step_destroys(facts: Facts) -> Iterator[Finding | str]:
 
 
 def loss_explodes(facts: Facts) -> Iterator[Finding]:
-    """losses of the first steps"""
+    """first losses"""
     guess = _guess(facts)
     if len(facts.losses) >= 3 and guess is not None:
         worst = max(facts.losses, key=lambda loss: loss if np.isfinite(loss) else math.inf)
         if not np.isfinite(worst) or worst > WORSE * guess:
-            what = f"In the first {len(facts.losses)} steps the mean loss reached {worst:.3g}; guessing costs {guess:.3g}"
-            yield fault("loss-explodes", f"{what}.", worst)
+            what = f"In the first {len(facts.losses)} steps the mean loss reached {worst:.3g}"
+            yield fault("loss-explodes", f"{what}; guessing costs {guess:.3g}.", worst)
 
 
 def _guess(facts: Facts) -> float | None:
@@ -104,4 +104,4 @@ def failing_step(facts: Facts) -> Iterator[Finding | str]:
     if facts.step_error and not explained:
         yield fault("step-fails", f"A training step stops with {facts.step_error[:300]}")
     elif facts.step is None:
-        yield "no step was made: it takes a compiled model, images and labels, and flags as they were compiled"
+        yield "none was made: it takes a compiled model, images and labels, and flags as compiled"

@@ -73,7 +73,7 @@ def heads_of(model: keras.Model, seen: Seen, sets: dict[str, Sample]) -> list[He
 
 
 def as_classes(y: NDArray) -> NDArray | None:
-    """Returns labels as whole numbers ``(n,)``; ``None`` for several labels a row, and for numbers in between."""
+    """Returns labels as whole numbers ``(n,)``; ``None`` for several labels a row and for measures."""
     if y.dtype.kind not in "iubf" or not np.isfinite(y).all():
         return None
     if is_one_hot(y):

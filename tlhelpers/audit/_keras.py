@@ -27,7 +27,7 @@ def layers_inside(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
 
 
 def learning_rate(optimizer: keras.Optimizer) -> Any:
-    """Returns the rate as it was given: a schedule, or a variable. `learning_rate` has today's value alone."""
+    """Returns the rate as it was given: a schedule, or a variable. `learning_rate` is a number."""
     return _private(optimizer, "_learning_rate")
 
 

@@ -55,8 +55,8 @@ class Base:
 def find_base(model: keras.Model) -> Base | None:
     """Returns the pretrained part; ``None`` if nothing in the model looks like one.
 
-    It is the largest network with convolutions inside the model. Where layers lie open, it is everything up to
-    the last convolution, if they begin like a known network or some are frozen.
+    It is the largest network with convolutions inside the model. Where layers lie open, it is everything up
+    to the last convolution, if they begin like a known network or some are frozen.
     """
     everything = layers_inside(model)
     networks = [layer for layer in everything if isinstance(layer, keras.Model) and _has_convolution(layer)]

@@ -1,4 +1,4 @@
-"""What a model does with images: seen from inside one call of it, and from outside in what its losses want."""
+"""What a model does with images, seen from inside one call of it, and what its losses want."""
 
 import contextlib
 import functools
@@ -183,8 +183,8 @@ def _numpy(value: Any) -> NDArray:
 def wants(loss: Callable, n_outputs: int, targets: NDArray | None) -> Wants | None:
     """Returns what a loss takes, by trying it; ``None`` if it takes neither, as a squared error does.
 
-    Beyond 1, a cross-entropy of logits still falls as the right output rises; one of probabilities is cut off.
-    Of probabilities, it falls from 0.6 to 0.9; a loss of logits does, too, so that it is asked second.
+    Beyond 1, a cross-entropy of logits still falls as the right output rises; one of probabilities is cut
+    off. From 0.6 to 0.9 both fall, so that this is asked second.
 
     Args:
         loss: Function of targets and outputs.

@@ -59,12 +59,16 @@ class Callback(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Checks what can be seen without a batch, and begins to look at batches."""
-        self.report, self._step, self._logs = None, None, {}
+        self.report = None
+        self._step: _training.Step | None = None
+        self._logs: dict[str, Any] = {}
         self._losses: list[float] = []
         self._batches: dict[str, list[Any]] = {"training": [], "validation": []}
         self._whole: dict[str, bool] = {}
-        self._snapshot()
-        if self.model.built:
+        self._built, self._late = self.model.built, False
+        self._before: list[tuple[keras.Variable, NDArray]] = []
+        if self._built:
+            self._snapshot()
             self._audit()
         self._tap("train_function", "training")
 
@@ -72,7 +76,8 @@ class Callback(keras.callbacks.Callback):
         """Notes the losses of the first steps."""
         if len(self._losses) < FIRST and logs and "loss" in logs:
             self._losses.append(float(logs["loss"]))
-        if not self._before:  # a model that was built in its first step
+        if not self._built and keras.backend.backend() != "jax":  # until this first step: what moves from now on can be seen
+            self._built = self._late = True
             self._snapshot()
 
     def on_test_begin(self, logs: dict | None = None) -> None:
@@ -87,8 +92,9 @@ class Callback(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Checks what has moved, once every layer is open."""
         self._logs = dict(logs or {})
-        last_opening = getattr(self.model.optimizer, "last_opening", 0)
-        opened = int(ops.convert_to_numpy(self.model.optimizer.iterations)) > last_opening
+        optimizer = getattr(self.model, "optimizer", None)
+        steps = getattr(optimizer, "iterations", None)
+        opened = steps is None or int(ops.convert_to_numpy(steps)) > getattr(optimizer, "last_opening", 0)
         if self._before and opened and epoch + 1 < self.params.get("epochs", 1):
             self._judge()
 
@@ -104,7 +110,7 @@ class Callback(keras.callbacks.Callback):
         return next((float(self._logs[name]) for name in names if name in self._logs), None)
 
     def _snapshot(self) -> None:
-        self._before: list[tuple[keras.Variable, NDArray]] = _training.values(self.model.weights)
+        self._before = _training.values(self.model.weights)
 
     def _tap(self, function: str, name: str) -> None:
         if getattr(self.model, function, None) is not None:
@@ -124,7 +130,9 @@ class Callback(keras.callbacks.Callback):
 
     def _judge(self, last: bool = False) -> None:
         if self._before:
-            self._step = _training.Step(_training.moved_since(self._before))
+            moved = _training.moved_since(self._before)
+            if moved or not self._late:  # a single step, which built the model, tells nothing
+                self._step = _training.Step(moved)
             self._before = []
         self._audit(last)
 
@@ -139,15 +147,13 @@ class Callback(keras.callbacks.Callback):
         return samples
 
     def _audit(self, last: bool = False) -> None:
-        report = _checks.audit(
-            self.model,
-            self._given,
-            self._base,
-            seen=self._samples(),
-            step=self._step,
-            losses=list(self._losses),
-            accuracy=self._accuracy() if last else None,
-        )
+        inside = {"seen": self._samples(), "step": self._step, "losses": list(self._losses)}
+        try:
+            accuracy = self._accuracy() if last else None
+            report = _checks.audit(self.model, self._given, self._base, accuracy=accuracy, **inside)
+        except Exception as error:  # a training that would run must not stop here
+            reason = f"anything: the audit stopped with {type(error).__name__}: {error}"
+            report = Report(self.model.name, None, (), (), (), (reason,))
         known = () if self.report is None else self.report.codes
         self.report = report
         if set(report.codes) - set(known):

@@ -111,8 +111,8 @@ def from_batches(batches: Iterable[Any]) -> Sample:
             break
     if not parts:
         raise NotReadError("it gives no batch")
-    joined = [mapped(lambda *a: np.concatenate(a), *part) for part in zip(*parts, strict=True)]
-    return Sample(*joined, labels=joined[1], sizes=[_rows(part[0]) for part in parts])
+    x, y, weights = (mapped(lambda *a: np.concatenate(a), *part) for part in zip(*parts, strict=True))
+    return Sample(x, y, weights, y, sizes=[_rows(part[0]) for part in parts])
 
 
 def _batches(given: Any) -> Iterable[Any]:
@@ -139,10 +139,10 @@ def _from_arrays(x: Any, y: Any = None, weights: Any = None, *, inputs: int = 1)
     # At random, since a set may be laid out in blocks or in turns.
     places = np.sort(np.random.default_rng(0).permutation(n)[:COMPARED])
     some = places[np.sort(np.random.default_rng(1).permutation(len(places))[:LOOK])]
-    looked = [mapped(lambda a: a[some], part) for part in parts]
+    x, labels, weights = (mapped(lambda a: a[some], part) for part in parts)
     images = images_in(parts[0])[:1]
     source = small(images[0], places) if images and isinstance(images[0], np.ndarray) else None
-    return Sample(*looked, labels=parts[1], whole=True, source=source)
+    return Sample(x, labels, weights, parts[1], True, source)
 
 
 def small(images: NDArray, places: NDArray | None = None) -> NDArray:

@@ -78,8 +78,8 @@ def as_classes(y: NDArray) -> NDArray | None:
         return None
     if is_one_hot(y):
         return y.argmax(1) if np.allclose(y.sum(1), 1, atol=1e-3) else None
-    y = y.ravel() if y.ndim == 1 or (y.ndim == 2 and y.shape[1] == 1) else None
-    return None if y is None or not (y == np.round(y)).all() else y.astype(np.int64)
+    column = y.ndim == 1 or (y.ndim == 2 and y.shape[1] == 1)
+    return y.ravel().astype(np.int64) if column and (y == np.round(y)).all() else None
 
 
 def is_one_hot(y: NDArray) -> bool:

@@ -31,6 +31,11 @@ def learning_rate(optimizer: keras.Optimizer) -> Any:
     return _private(optimizer, "_learning_rate")
 
 
+def iterations(optimizer: keras.Optimizer) -> keras.Variable:
+    """Returns the counter of steps. `iterations` is a tensor where gradients are accumulated."""
+    return _private(optimizer, "_iterations")
+
+
 def optimized(optimizer: keras.Optimizer) -> list[keras.Variable]:
     """Returns the variables that a built optimizer was built for."""
     return _private(optimizer, "_trainable_variables")

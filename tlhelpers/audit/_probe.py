@@ -53,7 +53,8 @@ def look(model: keras.Model, base: Base | None, x: Any) -> Seen:
         base: Its pretrained part.
         x: Inputs, as the model itself takes them.
     """
-    begun, calls = time.perf_counter(), []
+    begun = time.perf_counter()
+    calls: list[Call] = []
     with _watched(_all(model, base), functools.partial(_record, calls)):
         named = _named(model, _call(model, x, slice(2)))
     inner = set() if base is None else {id(layer) for layer in base.layers}

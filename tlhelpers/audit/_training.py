@@ -14,7 +14,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from tlhelpers.audit._keras import flags_at_compile, learning_rate, optimized
+from tlhelpers.audit._keras import flags_at_compile, iterations, learning_rate, optimized
 
 
 class UntriedError(Exception):
@@ -109,14 +109,14 @@ def make_step(model: keras.Model, x: Any, y: Any, weights: Any, prepare: Callabl
         warnings.simplefilter("ignore")
         optimizer, loss = model.optimizer, model.loss
         try:
-            model.compile(optimizer if optimizer.built else _copy(optimizer), loss, run_eagerly=eager)
+            model.compile(optimizer if optimizer.built else _copy(optimizer), loss, metrics=[], run_eagerly=eager)
         except Exception as error:
             raise UntriedError(f"the model cannot be compiled a second time ({error})") from None
         # Where a warm-up begins and where a schedule ends, the rate is 0 and nothing moves. Of steps that
         # accumulate gradients only the last one moves anything.
         optimizer = optimizer_of(model)
         steps = optimizer.gradient_accumulation_steps or 1
-        optimizer.iterations.assign((highest_rate(optimizer)[1] + 1) * steps - 1)
+        iterations(optimizer).assign((highest_rate(optimizer)[1] + 1) * steps - 1)
         before = values(model.weights)
         n = len(keras.tree.flatten(x)[0])
         history = model.fit(x, y, sample_weight=weights, batch_size=n, shuffle=False, verbose=0).history

@@ -1,4 +1,4 @@
-"""What the auditor's tests share: real crops, small networks that look pretrained, heads, one audit of facts."""
+"""What the tests of the auditor share: real crops, small networks that look pretrained, heads, one audit."""
 
 import keras
 import numpy as np
@@ -91,4 +91,3 @@ def codes_with_and_without(
             found.append({f.code for f in facts.findings if f.severity != "note"})
     assert len(_checks.DETECTORS) > 20
     return found[0], found[1], [line for line in unchecked if "could not be" in line or "stops with" in line]
-

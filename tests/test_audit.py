@@ -1,6 +1,6 @@
 """Behaviour of tlhelpers.audit: each planted fault is found, and correct code passes.
 
-Images have 32 pixels. VGG16 and ResNet50 have random kernels, and biases and statistics that look trained. The
+Images have 32 pixels. VGG16 and ResNet50 have random kernels, biases and statistics that look trained. The
 auditor's own manners are tested on a small network.
 """
 
@@ -14,9 +14,9 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
-from audit_models import codes_with_and_without, pretend
 from keras import ops
 
+from audit_models import codes_with_and_without, pretend
 from tlhelpers import audit, backbones, data, finetune, recipes
 
 SIZE = 32

@@ -1,4 +1,4 @@
-"""Every detector of the auditor: a planted fault that it finds, and does not find when it is disabled; and a twin.
+"""Each detector of the auditor: a planted fault that it finds, and not when it is disabled; and a twin.
 
 The networks are small and look pretrained; the images are crops of two photographs.
 """
@@ -8,10 +8,20 @@ import io
 import keras
 import numpy as np
 import pytest
-from audit_models import LOGITS, codes_with_and_without, compiled, head, known, photos, pretend, scaled, unknown
 from keras import layers, ops, optimizers
 from PIL import Image
 
+from audit_models import (
+    LOGITS,
+    codes_with_and_without,
+    compiled,
+    head,
+    known,
+    photos,
+    pretend,
+    scaled,
+    unknown,
+)
 from tlhelpers import audit
 from tlhelpers.audit import _checks
 
@@ -138,7 +148,11 @@ SORTED = np.sort(Y)
 FAULTS = {
     "set to another name": ("base_moves", "base-moves", lambda: (mistyped(), (X, Y))),
     "trains unasked": ("base_moves", "base-trains", lambda: (compiled(head(unknown(True))), (X, Y))),
-    "batch statistics": ("statistics_move", "statistics-move", lambda: (tuned(optimizers.Adam(1e-4)), (X, Y))),
+    "batch statistics": (
+        "statistics_move",
+        "statistics-move",
+        lambda: (tuned(optimizers.Adam(1e-4)), (X, Y)),
+    ),
     "nothing trains": ("nothing_trains", "nothing-trains", lambda: (nothing_open(), (X, Y))),
     "random base": (
         "base_random",
@@ -157,14 +171,22 @@ FAULTS = {
     ),
     "another size": ("images_size", "images-size", lambda: (compiled(good()), photos(12, 48))),
     "NaN in a pixel": ("pixels", "pixels-broken", lambda: (compiled(good()), (NAN, Y))),
-    "black after a cast": ("pixels", "pixels-empty", lambda: (compiled(good()), ((X / 255).astype("uint8"), Y))),
+    "black after a cast": (
+        "pixels",
+        "pixels-empty",
+        lambda: (compiled(good()), ((X / 255).astype("uint8"), Y)),
+    ),
     "one colour each": ("pixels", "pixels-empty", lambda: (compiled(good()), (ONE_COLOUR, Y))),
     "all alike": ("pixels", "pixels-alike", lambda: (compiled(good()), (np.repeat(X[:1], 48, 0), Y))),
     "16 bits": ("pixels", "pixels-range", lambda: (compiled(good()), (X.astype("uint16") * 257, Y))),
     "two scales": ("pixels", "pixels-differ", lambda: (compiled(good()), (X, Y), (X_VAL / 255, Y_VAL))),
     "grey in one set": ("pixels", "colours-differ", lambda: (compiled(good()), (grey(X), Y), (X_VAL, Y_VAL))),
     "same images": ("shared_images", "shared-images", lambda: (compiled(good()), (X, Y), (X[:8], Y[:8]))),
-    "mirrored": ("shared_images", "shared-images", lambda: (compiled(good()), (X, Y), (X[:8, :, ::-1], Y[:8]))),
+    "mirrored": (
+        "shared_images",
+        "shared-images",
+        lambda: (compiled(good()), (X, Y), (X[:8, :, ::-1], Y[:8])),
+    ),
     "brightened": ("shared_images", "shared-images", lambda: (compiled(good()), (X, Y), (BRIGHT, Y[:8]))),
     "saved again": (
         "shared_images",
@@ -177,15 +199,31 @@ FAULTS = {
         "labels-meaningless",
         lambda: (compiled(good()), (X, np.random.default_rng(3).permutation(Y))),
     ),
-    "one class": ("classes_missing", "classes-missing", lambda: (compiled(good()), (X, Y), (X_VAL[::2], Y_VAL[::2]))),
+    "one class": (
+        "classes_missing",
+        "classes-missing",
+        lambda: (compiled(good()), (X, Y), (X_VAL[::2], Y_VAL[::2])),
+    ),
     "one class a batch": (
         "batches_sorted",
         "batches-sorted",
         lambda: (compiled(good()), batches(X[np.argsort(Y)], SORTED)),
     ),
-    "focal loss of logits": ("head_logits", "head-logits", lambda: (compiled(good(2, "softmax"), focal(True)), (X, Y))),
-    "focal loss of probabilities": ("head_logits", "head-logits", lambda: (compiled(good(), focal(False)), (X, Y))),
-    "function as a loss": ("head_logits", "head-logits", lambda: (compiled(good(2, "softmax"), from_logits), (X, Y))),
+    "focal loss of logits": (
+        "head_logits",
+        "head-logits",
+        lambda: (compiled(good(2, "softmax"), focal(True)), (X, Y)),
+    ),
+    "focal loss of probabilities": (
+        "head_logits",
+        "head-logits",
+        lambda: (compiled(good(), focal(False)), (X, Y)),
+    ),
+    "function as a loss": (
+        "head_logits",
+        "head-logits",
+        lambda: (compiled(good(2, "softmax"), from_logits), (X, Y)),
+    ),
     "softmax as an operation": ("head_logits", "head-logits", lambda: (with_end(ops.softmax), (X, Y))),
     "softmax in a lambda": (
         "head_logits",
@@ -274,7 +312,11 @@ def test_a_planted_fault_is_found_and_only_by_its_detector(name, monkeypatch):
     detector, code, plant = FAULTS[name]
     model, *given = plant()
     found, rest, failed = codes_with_and_without(
-        detector, model, *given, base="fine-tuned" if detector == "large_rate" else None, monkeypatch=monkeypatch
+        detector,
+        model,
+        *given,
+        base="fine-tuned" if detector == "large_rate" else None,
+        monkeypatch=monkeypatch,
     )
     assert code in found
     assert code not in rest
@@ -291,7 +333,14 @@ def test_its_correct_twin_passes(name):
 
 def test_every_detector_has_a_planted_fault():
     """Those of freezing, families and fit are planted in `test_audit` and `test_audit_data`."""
-    elsewhere = {"stale_compile", "base_still", "labels_loss", "loss_explodes", "modes_differ", "failing_step"}
+    elsewhere = {
+        "stale_compile",
+        "base_still",
+        "labels_loss",
+        "loss_explodes",
+        "modes_differ",
+        "failing_step",
+    }
     planted = {detector for detector, _, _ in FAULTS.values()} | elsewhere
     assert {detector.__name__ for detector in _checks.DETECTORS} == planted
 

@@ -76,7 +76,9 @@ class Callback(keras.callbacks.Callback):
         """Notes the losses of the first steps."""
         if len(self._losses) < FIRST and logs and "loss" in logs:
             self._losses.append(float(logs["loss"]))
-        if not self._built and keras.backend.backend() != "jax":  # until this first step: what moves from now on can be seen
+        if (
+            not self._built and keras.backend.backend() != "jax"
+        ):  # until this first step: what moves from now on can be seen
             self._built = self._late = True
             self._snapshot()
 

@@ -60,8 +60,9 @@ def loss_explodes(facts: Facts) -> Iterator[Finding]:
     guess = _guess(facts)
     if len(facts.losses) >= 3 and guess is not None:
         worst = max(facts.losses, key=lambda loss: loss if np.isfinite(loss) else math.inf)
-        if not np.isfinite(worst) or worst > max(WORSE * guess, 2 * facts.losses[0]):
-            what = f"In the first {len(facts.losses)} steps the mean loss rose from {facts.losses[0]:.3g} to {worst:.3g}"
+        first = facts.losses[0]
+        if not np.isfinite(worst) or worst > max(WORSE * guess, 2 * first):
+            what = f"In {len(facts.losses)} steps the mean loss rose from {first:.3g} to {worst:.3g}"
             yield fault("loss-explodes", f"{what}; guessing costs {guess:.3g}.", worst)
 
 

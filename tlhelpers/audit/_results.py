@@ -104,7 +104,7 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """For a script: 1 if a finding is an error, else 0."""
+        """What a script may end with, which is 1 if a finding is an error, else 0."""
         return int(any(finding.severity == "error" for finding in self.findings))
 
     def to_dict(self) -> dict[str, Any]:

@@ -109,7 +109,9 @@ def make_step(model: keras.Model, x: Any, y: Any, weights: Any, prepare: Callabl
         warnings.simplefilter("ignore")
         optimizer, loss = model.optimizer, model.loss
         try:
-            model.compile(optimizer if optimizer.built else _copy(optimizer), loss, metrics=[], run_eagerly=eager)
+            model.compile(
+                optimizer if optimizer.built else _copy(optimizer), loss, metrics=[], run_eagerly=eager
+            )
         except Exception as error:
             raise UntriedError(f"the model cannot be compiled a second time ({error})") from None
         # Where a warm-up begins and where a schedule ends, the rate is 0 and nothing moves. Of steps that

@@ -11,6 +11,7 @@ from tlhelpers.audit._draw import NotReadError, Sample, from_batches
 from tlhelpers.audit._results import AuditError, Intent, Report
 
 BATCHES = {"training": 8, "validation": 64}  # that are looked at
+ROWS = 64  # of training that are enough
 FIRST = 20  # steps whose losses are noted
 
 
@@ -69,7 +70,8 @@ class Callback(keras.callbacks.Callback):
         self._before: list[tuple[keras.Variable, NDArray]] = []
         if self._built:
             self._snapshot()
-            self._audit()
+            if keras.backend.backend() == "jax":  # later it has the weights elsewhere
+                self._audit()
         self._tap("train_function", "training")
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
@@ -124,7 +126,8 @@ class Callback(keras.callbacks.Callback):
         seen += batches
         if name == "training" and len(seen) == len(batches) and self._can_look():
             self._audit()
-        return len(seen) < BATCHES[name]
+        enough = name == "training" and len(seen) >= 3 and len(from_batches(seen)) >= ROWS
+        return len(seen) < BATCHES[name] and not enough
 
     def _can_look(self) -> bool:
         # JAX has the weights elsewhere during an epoch.

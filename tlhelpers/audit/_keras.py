@@ -41,6 +41,11 @@ def optimized(optimizer: keras.Optimizer) -> list[keras.Variable]:
     return _private(optimizer, "_trainable_variables")
 
 
+def drop_metrics(model: keras.Model) -> None:
+    """Takes the compiled metrics off a model: ``compile`` without metrics leaves those of before."""
+    vars(model)["_compile_metrics"] = None
+
+
 def flags_at_compile(model: keras.Model) -> dict[keras.layers.Layer, bool]:
     """Returns the flags of the layers when the model was compiled; empty before Keras 3.15."""
     return getattr(model, "_compiled_trainable_state", {})

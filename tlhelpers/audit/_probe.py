@@ -16,7 +16,7 @@ from tlhelpers.audit._draw import mapped
 from tlhelpers.audit._keras import leaves
 from tlhelpers.audit._model import CONVOLUTIONS, Base
 
-CHUNK, SECONDS = 25, 3.0  # images in one call; after so long no other call is begun
+CHUNK, SECONDS = 16, 2.0  # images in one call; after so long no other call is begun
 ACTIVATIONS = {"softmax", "sigmoid", "relu", "relu6", "tanh", "elu", "gelu", "silu", "leakyrelu", "softplus"}
 Wants = Literal["logits", "probabilities"]
 

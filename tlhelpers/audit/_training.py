@@ -14,7 +14,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from tlhelpers.audit._keras import flags_at_compile, iterations, learning_rate, optimized
+from tlhelpers.audit._keras import drop_metrics, flags_at_compile, iterations, learning_rate, optimized
 
 
 class UntriedError(Exception):
@@ -108,10 +108,9 @@ def make_step(model: keras.Model, x: Any, y: Any, weights: Any, prepare: Callabl
     with restored(model), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         optimizer, loss = model.optimizer, model.loss
+        drop_metrics(model)
         try:
-            model.compile(
-                optimizer if optimizer.built else _copy(optimizer), loss, metrics=[], run_eagerly=eager
-            )
+            model.compile(optimizer if optimizer.built else _copy(optimizer), loss, run_eagerly=eager)
         except Exception as error:
             raise UntriedError(f"the model cannot be compiled a second time ({error})") from None
         # Where a warm-up begins and where a schedule ends, the rate is 0 and nothing moves. Of steps that

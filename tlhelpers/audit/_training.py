@@ -123,9 +123,8 @@ def make_step(model: keras.Model, x: Any, y: Any, weights: Any, prepare: Callabl
         history = model.fit(x, y, sample_weight=weights, batch_size=n, shuffle=False, verbose=0).history
         step = Step(moved_since(before), _change(before), float(history.get("loss", [math.nan])[0]))
         with contextlib.suppress(Exception):  # a model may compute its loss in its own way
-            if eager:
-                loss = model.compute_loss(x=x, y=y, y_pred=model(prepare(x), training=True))
-                step.after = float(ops.convert_to_numpy(loss))
+            loss = model.compute_loss(x=x, y=y, y_pred=model(prepare(x), training=True))
+            step.after = float(ops.convert_to_numpy(loss))
         return step
 
 

@@ -19,7 +19,8 @@ ORDER = (
     {"heads", "trunk", "resume"},
     {"finetune"},
     {"tuning"},
-    {"audit", "course", "app"},
+    {"audit", "course"},
+    {"app"},
 )
 LINES = 350  # of a file, docstrings included
 LIMITS = {"audit": 1000, "app": 1500, "course": 400}  # code lines of a room

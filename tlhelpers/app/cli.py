@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from tlhelpers import cache as disk
-from tlhelpers.app import cache_folder, commands
+from tlhelpers.app import audit_command, cache_folder, commands
 from tlhelpers.app import doctor as doctor_checks
 from tlhelpers.extras import extra
 
@@ -26,6 +26,7 @@ app = typer.Typer(
 
 cache = typer.Typer(help="What was computed once and is kept on disk.", no_args_is_help=True)
 app.add_typer(cache, name="cache")
+app.command()(audit_command.audit)
 
 _MARKS = {"ok": "[green]ok[/]", "note": "-", "gap": "[yellow]gap[/]", "missing": "[red]missing[/]"}
 

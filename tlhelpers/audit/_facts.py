@@ -2,18 +2,23 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import keras
 import numpy as np
+from keras import tree
 from numpy.typing import NDArray
 
 from tlhelpers import data
-from tlhelpers.audit._model import NORMALISATION, Base, find_base
+from tlhelpers.audit._draw import Sample, images_in, is_image, mapped
+from tlhelpers.audit._heads import Head, heads_of
+from tlhelpers.audit._keras import layers_inside
+from tlhelpers.audit._model import NORMALISATION, Base, fresh_layers
+from tlhelpers.audit._preprocessing import style_of
+from tlhelpers.audit._probe import Seen, look
 from tlhelpers.audit._results import Finding, Intent, Part
-from tlhelpers.audit._training import compiled_weights
-
-Images = dict[str, tuple[NDArray, NDArray | None]]  # "training", "validation", "test" -> images, labels
+from tlhelpers.audit._training import Step, compiled_weights, optimizer_of
 
 
 @dataclass
@@ -25,12 +30,14 @@ class Facts:
         base: Its pretrained part; ``None`` if it has none.
         intent: What the base is meant to be; ``None`` if there is no base.
         told: Whether the user said what is meant.
-        sets: The images and labels that were given.
+        sets: The rows that were seen of each set, by its name.
         n_classes: Number of classes, where the data set says it.
-        moved: What a step has moved; ``None`` if no step was made.
+        inside_fit: Whether the rows were seen inside ``fit``, past the preprocessor of a task.
+        step: What a step does; ``None`` if none was made.
         step_error: How the step stopped, if it did.
+        losses: The mean losses of the first steps, inside ``fit``.
+        accuracy: The accuracy of the last epoch, inside ``fit``.
         findings: What the detectors before this one have found.
-        labels: The labels that were given, by the names of their sets.
         trainable: Weights that are trainable by the present flags.
         compiled: Weights that the training function trains.
         base_normalisation: Weights and statistics of the batch normalization in the base.
@@ -42,14 +49,16 @@ class Facts:
     base: Base | None
     intent: Intent | None
     told: bool
-    sets: Images
-    n_classes: int | None
-    moved: set[int] | None = None
+    sets: dict[str, Sample]
+    n_classes: int | None = None
+    inside_fit: bool = False
+    step: Step | None = None
     step_error: str | None = None
+    losses: list[float] = field(default_factory=list)
+    accuracy: float | None = None
     findings: list[Finding] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.labels = {name: y for name, (_, y) in self.sets.items() if y is not None}
         self.trainable = {id(v) for v in self.model.trainable_variables}
         self.compiled = compiled_weights(self.model, self.trainable)
         layers = [] if self.base is None else self.base.layers
@@ -61,54 +70,119 @@ class Facts:
     @property
     def moving(self) -> set[int]:
         """What moved, or what will move if no step was made."""
-        return self.will_move if self.moved is None else self.moved
+        return self.will_move if self.step is None else self.step.moved
 
     @property
     def stale(self) -> bool:
         """Whether the training function goes by flags of the past."""
         return self.compiled != self.trainable
 
+    @property
+    def statistics(self) -> set[int]:
+        """What moves of the batch normalization in the base."""
+        return self.moving & self.base_normalisation
 
-def gather(model: keras.Model, train: Any, val: Any, test: Any, intent: Intent | None) -> Facts:
-    """Returns the facts about a model, without a step.
+    @property
+    def base_name(self) -> str:
+        """How the user's code may call the base."""
+        network = None if self.base is None else self.base.network
+        return "base" if network is None else f"model.get_layer('{network.name}')"
+
+    @property
+    def optimizer(self) -> str:
+        """How the optimizer is written in code."""
+        return f"keras.optimizers.{type(optimizer_of(self.model)).__name__}"
+
+    @cached_property
+    def fresh(self) -> tuple[int, int]:
+        """Layers of the base that are as new, and all that can tell."""
+        return (0, 0) if self.base is None else fresh_layers(self.base)
+
+    @property
+    def rows(self) -> Sample | None:
+        """The rows that probes are made with: of training, else of another set."""
+        return next(iter(self.sets.values()), None)
+
+    @cached_property
+    def seen(self) -> Seen:
+        """What the model does with those rows; with noise where there are none."""
+        x = noise(self.model) if self.rows is None else self.fitting(self.rows.x)
+        return look(self.model, self.base, self.prepared(x))
+
+    @cached_property
+    def heads(self) -> list[Head]:
+        """The outputs, each with its loss and its labels."""
+        return heads_of(self.model, self.seen, self.sets)
+
+    @cached_property
+    def styles(self) -> dict[str, str]:
+        """How the images of each set seem to have been prepared."""
+        images = {name: images_in(sample.x) for name, sample in self.sets.items()}
+        return {name: style_of(found[0]) for name, found in images.items() if found}
+
+    def prepared(self, x: Any) -> Any:
+        """Returns inputs as the model itself gets them inside ``fit``: a task of KerasHub prepares them."""
+        preprocessor = getattr(self.model, "preprocessor", None)
+        return x if self.inside_fit or not callable(preprocessor) else preprocessor(x)
+
+    def fitting(self, x: Any) -> Any:
+        """Returns inputs whose images have the size that the model takes."""
+        size = self.size
+        if size is None or callable(getattr(self.model, "preprocessor", None)):
+            return x
+
+        def resized(images: NDArray) -> NDArray:
+            if not is_image(images) or images.shape[1:3] == size:
+                return images
+            if images.dtype == np.uint8 and images.shape[3] == 3 and size[0] == size[1]:
+                return data.resize(images, size[0])
+            rows, columns = (
+                np.linspace(0, n - 1, m).astype(int) for n, m in zip(images.shape[1:3], size, strict=True)
+            )
+            return images[:, rows][:, :, columns]
+
+        return mapped(resized, x)
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width of the images that the model takes; ``None`` where any will do."""
+        shapes = [shape for shape in input_shapes(self.model) if len(shape) == 4 and shape[3] in (1, 3)]
+        return shapes[0][1:3] if shapes and None not in shapes[0][1:3] else None
+
+
+def input_shapes(model: keras.Model) -> list[tuple]:
+    """Returns the shapes of a model's inputs; empty where it has none before it is called."""
+    try:
+        return [tuple(tensor.shape) for tensor in tree.flatten(model.inputs or [])]
+    except (AttributeError, ValueError):
+        return []
+
+
+def noise(model: keras.Model) -> Any:
+    """Returns four rows of random inputs.
 
     Raises:
-        ValueError: If the model is not built, or an argument is not what it should be.
+        ValueError: If the shapes of the inputs are unknown.
     """
-    if not model.built:
-        raise ValueError("The model has no weights yet. Begin it with keras.Input, or call it on an image.")
-    if intent not in (None, "frozen", "fine-tuned", "scratch"):
-        raise ValueError(f"base must be 'frozen', 'fine-tuned', 'scratch' or None, not {intent!r}.")
-    n_classes = None
-    if isinstance(train, data.Dataset):
-        ds, n_classes = train, train.n_classes
-        train = (ds.x_train, ds.y_train)
-        val = (ds.x_val, ds.y_val) if val is None else val
-        test = (ds.x_test, ds.y_test) if test is None else test
-    sets = _sets(train, val, test)
-    base, told = find_base(model), intent is not None
-    if base is None:
-        intent = None
-    elif not told:
-        intent = _intent_by_flags(base)
-    return Facts(model, base, intent, told, sets, n_classes)
+    if not input_shapes(model):
+        raise ValueError("no images were given, and the model does not say what it takes")
+    rng = np.random.default_rng(0)
+
+    def random(tensor: keras.KerasTensor) -> NDArray:
+        values = rng.uniform(
+            0, 255 if len(tensor.shape) == 4 else 1, (4, *(n or 64 for n in tensor.shape[1:]))
+        )
+        return values.astype(np.float32 if "float" in tensor.dtype else tensor.dtype)
+
+    found = [random(tensor) for tensor in model.inputs]
+    return found[0] if len(found) == 1 else found
 
 
-def _sets(train: Any, val: Any, test: Any) -> Images:
-    sets = {}
-    for name, pair in (("training", train), ("validation", val), ("test", test)):
-        if pair is not None and not (isinstance(pair, tuple | list) and len(pair) == 2):
-            raise ValueError(f"Give the {name} set as a pair (images, labels), not a {type(pair).__name__}.")
-        if pair is not None and pair[0] is not None and len(pair[0]):
-            sets[name] = (np.asarray(pair[0]), None if pair[1] is None else np.asarray(pair[1]))
-    return sets
-
-
-def _intent_by_flags(base: Base) -> Intent:
+def intent_by_flags(base: Base) -> Intent:
     """By the flags of the layers themselves: a frozen parent does not overrule them."""
     kinds = (NORMALISATION, keras.Model)
     free = [layer for layer in base.layers if layer.trainable and not isinstance(layer, kinds)]
-    return "fine-tuned" if any(layer.weights for layer in free) else "frozen"
+    return "fine-tuned" if any(layer.weights and not layers_inside(layer) for layer in free) else "frozen"
 
 
 def parts(facts: Facts) -> Iterator[Part]:
@@ -116,12 +190,15 @@ def parts(facts: Facts) -> Iterator[Part]:
     top = [] if facts.base is None else facts.base.top
     groups = [(layer.name, [layer]) for layer in facts.model.layers]
     if facts.base is not None and facts.base.network is None:
-        groups = [(f"{facts.base.family} layers", top)] + [g for g in groups if g[1][0] not in top]
+        name = f"{facts.base.family or 'lower'} layers"
+        groups = [(name, top)] + [g for g in groups if g[1][0] not in top]
     for name, layers in groups:
         weights = {id(v): v for layer in layers for v in layer.weights}
         sizes = {key: int(np.prod(v.shape)) for key, v in weights.items()}
         trainable, compiled = (sum(sizes.get(key, 0) for key in s) for s in (facts.trainable, facts.compiled))
-        moved = None if facts.moved is None else tuple(weights[k].path for k in weights if k in facts.moved)
+        moved = (
+            None if facts.step is None else tuple(weights[k].path for k in weights if k in facts.step.moved)
+        )
         if weights:
             counts = (sum(sizes.values()), trainable, compiled, len(weights))
-            yield Part(name, layers[0] in top, *counts, moved)
+            yield Part(name, any(layers[0] is layer for layer in top), *counts, moved)

@@ -1,32 +1,38 @@
-"""What a Keras model looks like: layers at any depth, the pretrained base, the end of the head, the loss."""
+"""What a Keras model looks like: the pretrained base, its family, its images, its weights."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import keras
+import numpy as np
+from keras import ops
+
+from tlhelpers.audit._keras import layers_inside
 
 CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
 NORMALISATION = keras.layers.BatchNormalization
 
-# A layer near the input that tells a family -> a name that `backbones.preprocessing` knows. The order counts:
-# some families share layer names.
-_SIGNATURES = {
-    "block1_pool": "vgg16",
-    "conv2_block1_preact_bn": "resnet50v2",
-    "conv2_block1_add": "resnet50",
-    "conv2_block1_concat": "densenet121",
-    "conv_dw_1": "mobilenet",
-    "bn_Conv1": "mobilenetv2",
-    "expanded_conv_depthwise": "mobilenetv3small",
-    "mixed0": "inceptionv3",
-    "mixed_5b": "inceptionresnetv2",
-    "block2_sepconv1": "xception",
-    "stem_bn1": "nasnetmobile",
-    "block1a_relu": "efficientnet_lite0",
-    "block1a_se_reduce": "efficientnetb0",
-    "stem_activation": "efficientnetv2b0",
-    **{f"convnext_{size}_stem": "convnexttiny" for size in ("tiny", "small", "base", "large", "xlarge")},
+# How the networks of keras.applications begin: their first layers with weights, normalization left out.
+# C, D, S: convolution, depthwise, separable; F: dense; then the kernel, s2 for a stride, b for a bias.
+# A name that `backbones.preprocessing` knows stands for all that are prepared alike.
+_BEGINNINGS = {
+    "C3b C3b C3b C3b C3b C3b C3b": "vgg16",
+    "C7s2b C1b C3b C1b C1b C1b C3b": "resnet50",
+    "C7s2b C1 C3 C1b C1b C1 C3": "resnet50v2",
+    "C7s2 C1 C3 C1 C3 C1 C3": "densenet121",
+    "C3s2 D3 C1 D3s2 C1 D3 C1": "mobilenet",
+    "C3s2 D3 C1 C1 D3s2 C1 C1 D3 C1 C1 D3s2": "mobilenetv2",
+    "C3s2 D3 C1 C1 D3s2 C1 C1 D3 C1 C1 D5s2 C1 C1": "efficientnet_lite0",
+    "C3s2 D3 C1 C1 D3s2 C1 C1 D3 C1 C1 D5s2 C1b C1b": "mobilenetv3small",
+    "C3s2 D3s2 C1b C1b C1 C1 D3s2": "mobilenetv3small",
+    "C3s2 C3 C3 C1 C3 C1": "inceptionv3",
+    "C3s2 C3 S3 S3 C1s2 S3 S3": "xception",
+    "C3s2 C1 S5s2 S7s2 S5 S7": "nasnetmobile",
+    "C3s2 D3 C1b C1b C1": "efficientnetb0",
+    "C3s2 C3 C3s2 C1 C3": "efficientnetv2b0",
+    "C3s2 C3 C3 C3s2 C1": "efficientnetv2b0",
+    "C4s4b C7b F F C7b F F": "convnexttiny",
 }
+_VGG_WIDTHS = [64, 64, 128, 128, 256, 256, 256]  # plain networks of one's own have the same kinds of layers
 
 
 @dataclass(frozen=True)
@@ -46,79 +52,74 @@ class Base:
     layers: list[keras.layers.Layer]
 
 
-class Loss(NamedTuple):
-    """A cross-entropy.
-
-    Attributes:
-        kind: ``"sparse categorical"``, ``"categorical"`` or ``"binary"``.
-        from_logits: Whether it wants logits; else probabilities.
-    """
-
-    kind: str
-    from_logits: bool
-
-
 def find_base(model: keras.Model) -> Base | None:
-    """Returns the pretrained part; ``None`` if nothing in the model looks like one."""
-    everything = _inside(model)
-    names = {layer.name for layer in everything}
-    sign = next((name for name in _SIGNATURES if name in names), None)
-    family = None if sign is None else _SIGNATURES[sign]
+    """Returns the pretrained part; ``None`` if nothing in the model looks like one.
+
+    It is the largest network with convolutions inside the model. Where layers lie open, it is everything up
+    to the last convolution, if they begin like a known network or some are frozen.
+    """
+    everything = layers_inside(model)
     networks = [layer for layer in everything if isinstance(layer, keras.Model) and _has_convolution(layer)]
-    if sign is not None:
-        networks = [network for network in networks if any(layer.name == sign for layer in _inside(network))]
     if networks:
         network = max(networks, key=lambda n: n.count_params())  # of equals the first, which is the outermost
-        top = [layer for layer in model.layers if layer is network or network in _inside(layer)]
-        return Base(family, network, top, _inside(network))
-    if sign is None:
+        top = [layer for layer in model.layers if layer is network or network in layers_inside(layer)]
+        inside = layers_inside(network)
+        return Base(_family(network, inside), network, top, inside)
+    family = _family(model, everything)
+    frozen = [layer for layer in everything if layer.weights and not layer.trainable]
+    places = [i for i, layer in enumerate(model.layers) if _has_convolution(layer)]
+    if not places or (family is None and not any(isinstance(layer, CONVOLUTIONS) for layer in frozen)):
         return None
-    last = max(i for i, layer in enumerate(model.layers) if _has_convolution(layer))
-    top = model.layers[: last + 1]
-    return Base(family, None, top, [x for layer in top for x in [layer, *_inside(layer)]])
+    top = model.layers[: max(places) + 1]
+    return Base(family, None, top, [x for layer in top for x in [layer, *layers_inside(layer)]])
 
 
-def _inside(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
-    """All layers inside a layer, at any depth."""
-    return list(layer._flatten_layers(include_self=False))
+def _family(network: keras.Model, layers: list[keras.layers.Layer]) -> str | None:
+    if type(network).__module__.startswith("keras_hub"):  # they are prepared as their presets say
+        return None
+    shapes = [(layer, mark) for layer in layers if (mark := _mark(layer))]
+    marks = " ".join(mark for _, mark in shapes[:13]) + " "
+    found = next((name for begin, name in _BEGINNINGS.items() if marks.startswith(begin + " ")), None)
+    widths = [getattr(layer, "filters", 0) for layer, _ in shapes[:7]]
+    return None if found == "vgg16" and widths != _VGG_WIDTHS else found
+
+
+def _mark(layer: keras.layers.Layer) -> str:
+    """Describes a convolution or a dense layer; empty for others."""
+    if isinstance(layer, keras.layers.Dense):
+        return "F"
+    if not isinstance(layer, CONVOLUTIONS):
+        return ""
+    kind = "S" if isinstance(layer, keras.layers.SeparableConv2D) else "C"
+    kind = "D" if isinstance(layer, keras.layers.DepthwiseConv2D) else kind
+    stride = f"s{layer.strides[0]}" if layer.strides[0] > 1 else ""
+    return f"{kind}{layer.kernel_size[0]}{stride}{'b' * layer.use_bias}"
 
 
 def _has_convolution(layer: keras.layers.Layer) -> bool:
-    return any(isinstance(part, CONVOLUTIONS) for part in [layer, *_inside(layer)])
+    return any(isinstance(part, CONVOLUTIONS) for part in [layer, *layers_inside(layer)])
+
+
+def fresh_layers(base: Base) -> tuple[int, int]:
+    """Counts layers whose statistics, scales and biases are those of a new layer, and all that have such.
+
+    Training moves them all. Kernels are not looked at: they are random before, and look so after.
+    """
+    start = {"moving_variance": 1.0, "gamma": 1.0, "moving_mean": 0.0, "beta": 0.0, "bias": 0.0}
+    fresh = known = 0
+    for layer in base.layers:
+        own = [] if layers_inside(layer) else [w for w in layer.weights if w.name in start]
+        known += bool(own)
+        fresh += bool(own) and all(bool(ops.all(w == start[w.name])) for w in own)
+    return fresh, known
+
+
+def broken_weights(model: keras.Model) -> list[str]:
+    """Returns the paths of the weights that hold NaN or infinity."""
+    return [w.path for w in model.weights if not np.isfinite(np.sum(np.abs(ops.convert_to_numpy(w))))]
 
 
 def image_shape(model: keras.Model) -> tuple[int | None, int | None] | None:
-    """Returns height and width of the images that a model takes; ``None`` if it takes no colour images."""
+    """Returns height and width of the colour images that a model takes; ``None`` if that cannot be told."""
     shape = getattr(model, "input_shape", None)
     return shape[1:3] if isinstance(shape, tuple) and len(shape) == 4 and shape[3] == 3 else None
-
-
-def last_activation(model: keras.Model) -> str | None:
-    """Returns "softmax", "sigmoid" or "linear"; ``None`` for another one and where it cannot be told."""
-    outputs = getattr(model, "outputs", None)
-    if not outputs or len(outputs) != 1:
-        return None
-    tensor = outputs[0]
-    while True:
-        operation, index, _ = tensor._keras_history
-        if isinstance(operation, keras.Model):
-            return last_activation(operation)
-        activation = getattr(operation, "activation", None)
-        name = getattr(activation, "__name__", type(operation).__name__.lower())
-        if name in ("softmax", "sigmoid"):
-            return name
-        if activation not in (None, keras.activations.linear):
-            return None
-        sources = operation._inbound_nodes[index].input_tensors
-        if getattr(operation, "weights", None) or len(sources) != 1:
-            return "linear"
-        tensor = sources[0]  # dropout, reshape, a change of dtype: look further up
-
-
-def loss_of(model: keras.Model) -> Loss | None:
-    """Returns the cross-entropy that a model is compiled with; ``None`` for another loss."""
-    loss = model.loss if model.compiled else None
-    name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
-    kinds = {f"{k.replace(' ', '')}crossentropy": k for k in ("sparse categorical", "categorical", "binary")}
-    kind = kinds.get(str(name).replace("_", "").lower())
-    return None if kind is None else Loss(kind, bool(getattr(loss, "from_logits", False)))

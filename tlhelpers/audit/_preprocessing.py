@@ -1,16 +1,13 @@
-"""Preprocessing: the styles that there are, what each family expects, what reaches the first convolution."""
+"""Preprocessing: the styles that there are, and what the first convolution of each family expects."""
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 from numpy.typing import NDArray
 
 from tlhelpers import backbones
-from tlhelpers.audit._model import CONVOLUTIONS, Base, image_shape
 
 Prepare = Callable[[NDArray], NDArray]
 
@@ -26,16 +23,18 @@ STYLES: dict[str, Prepare] = {
     "tf style: -1 to 1": partial(_keras_style, "tf"),
     "caffe style: blue-green-red, minus the mean": partial(_keras_style, "caffe"),
     "torch style: minus the mean, divided by the deviation": partial(_keras_style, "torch"),
+    "centred: -0.5 to 0.5": lambda x: x / 255 - 0.5,
+    "divided by 255 twice": lambda x: x / 255 / 255,
 }
-RAW, _UNIT, _TF, _CAFFE, _TORCH = STYLES
+RAW, UNIT, TF, CAFFE, TORCH, CENTRED, TWICE = STYLES
 
 # Families that scale inside, behind a `preprocess_input` that does nothing: what their first convolution
 # expects. EfficientNet has its mean and deviation only with the ImageNet weights.
 _SCALED_INSIDE = {
-    "efficientnetb0": (_TORCH, _UNIT),
-    "efficientnetv2b0": (_TORCH, _TF),
-    "mobilenetv3small": (_TF,),
-    "convnexttiny": (_TORCH,),
+    "efficientnetb0": (TORCH, UNIT),
+    "efficientnetv2b0": (TORCH, TF),
+    "mobilenetv3small": (TF,),
+    "convnexttiny": (TORCH,),
 }
 
 # Black, white, grey, the pure colours and two more: they tell order, scale and shift of the channels.
@@ -46,15 +45,22 @@ COLOURS = np.array(
 
 
 def style_of(x: NDArray) -> str:
-    """Returns how the images of an array seem to have been prepared: a key of `STYLES`."""
-    low, high = float(x.min()), float(x.max())
-    if np.issubdtype(x.dtype, np.integer) or (low >= 0 and high > 1):
+    """Returns how the images of an array seem to have been prepared: a key of `STYLES`.
+
+    A hundredth of the values at each end is left out of account: resizing overshoots, brightness is changed.
+    """
+    if np.issubdtype(x.dtype, np.integer):
         return RAW
-    if low >= 0:
-        return _UNIT
-    if low < -3:
-        return _CAFFE
-    return _TF if low >= -1.01 and high <= 1.01 else _TORCH
+    few = x.ravel()[:: max(1, x.size // 200_000)].astype(np.float32)
+    low, high = np.nanpercentile(few, [1, 99])
+    if high > 20 or low < -20:
+        return CAFFE if low < -20 else RAW
+    if low >= -0.1:
+        whole = bool((few == np.round(few)).all())
+        return RAW if high > 1.7 or (whole and high > 1) else UNIT if high > 0.02 else TWICE
+    if high - low <= 1.05 and low > -0.6:
+        return CENTRED
+    return TF if low >= -1.15 and high <= 1.15 else TORCH
 
 
 def expected_by(family: str) -> list[Prepare]:
@@ -64,36 +70,6 @@ def expected_by(family: str) -> list[Prepare]:
     return [lambda x: np.array(backbones.preprocessing(family)(x.copy()))]
 
 
-class _ReachedError(Exception):
-    """Ends a call of the model at its first convolution."""
-
-
-def at_first_convolution(model: keras.Model, base: Base, colours: NDArray) -> NDArray | None:
-    """Returns what reaches the first convolution of the base, ``(k, 3)``, from ``k`` images of one colour.
-
-    Resizing and padding change nothing in the middle of such images. ``None`` where the model takes
-    something else than colour images.
-    """
-    shape = image_shape(model)
-    if shape is None:
-        return None
-    images = np.tile(colours[:, None, None], (1, shape[0] or 64, shape[1] or 64, 1)).astype(np.float32)
-    seen: list[NDArray] = []
-
-    def stop(inputs: Any, *args: Any, **kwargs: Any) -> None:
-        seen.append(np.array(ops.convert_to_numpy(inputs)))
-        raise _ReachedError
-
-    convolutions = [layer for layer in base.layers if isinstance(layer, CONVOLUTIONS)]
-    for layer in convolutions:
-        vars(layer)["call"] = stop  # hides the method of the class
-    try:
-        model(images, training=False)
-    except Exception:  # Keras may wrap what a layer raises
-        if not seen:
-            raise
-    finally:
-        for layer in convolutions:
-            del vars(layer)["call"]
-    middle = seen[0][:, seen[0].shape[1] // 2, seen[0].shape[2] // 2]
-    return middle if middle.shape == colours.shape else None
+def scales_inside(family: str) -> bool:
+    """Returns whether a family has its preprocessing in its own layers."""
+    return family in _SCALED_INSIDE

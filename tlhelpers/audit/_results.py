@@ -1,11 +1,17 @@
 """What an audit gives: its findings, the table of the model's parts, the report of both."""
 
 import textwrap
-from dataclasses import dataclass
-from typing import Literal
+import tomllib
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any, Literal
 
 Intent = Literal["frozen", "fine-tuned", "scratch"]  # what a pretrained part is meant to be
-Severity = Literal["error", "warning"]
+Severity = Literal["error", "warning", "note"]
+
+GUIDE = "https://keras.io/guides/transfer_learning/"
+PAGE = 'the page "When fine-tuning fails" of the book'
 
 
 @dataclass(frozen=True)
@@ -14,11 +20,13 @@ class Finding:
 
     Attributes:
         code: Short name that stays the same, such as ``"stale-compile"``.
-        severity: ``"error"`` (the result is not what the code says) or ``"warning"`` (it may still work).
+        severity: ``"error"`` (the result is not what the code says), ``"warning"`` (it may still work) or
+            ``"note"`` (worth knowing; no fault).
         what: What was found.
         why: Why it matters.
-        mend: What to do.
-        link: Page of the book about it.
+        mend: What to do, with the line that does it.
+        link: Address of a page about it.
+        measured: The number that was measured, or ``None``.
     """
 
     code: str
@@ -27,11 +35,12 @@ class Finding:
     why: str
     mend: str
     link: str
+    measured: float | None = None
 
     def __str__(self) -> str:
         lines = [f"[{self.severity}] {self.code}: {self.what}", f"    why:  {self.why}"]
         lines += [f"    mend: {self.mend}", f"    see:  {self.link}"]
-        return "\n".join(textwrap.fill(line, 100, subsequent_indent=" " * 10) for line in lines)
+        return "\n".join(_wrapped(line, 10) for line in lines)
 
 
 @dataclass(frozen=True)
@@ -60,29 +69,47 @@ class Part:
 
 @dataclass(frozen=True)
 class Report:
-    """What an audit found. Returned by `check`.
+    """What an audit found, and what it looked at. Returned by `check`.
 
     Attributes:
         model: Name of the model.
         base: What the base is meant to be, told or inferred; ``None`` if the model has no base.
         parts: The table.
-        findings: The faults; empty if there are none.
+        findings: The faults and the notes; empty if there are none.
+        looked_at: What was looked at, in words.
+        unchecked: What was not, and why.
     """
 
     model: str
     base: Intent | None
     parts: tuple[Part, ...]
     findings: tuple[Finding, ...]
+    looked_at: tuple[str, ...] = ()
+    unchecked: tuple[str, ...] = ()
+
+    @property
+    def faults(self) -> tuple[Finding, ...]:
+        """The findings that are no mere notes."""
+        return tuple(finding for finding in self.findings if finding.severity != "note")
 
     @property
     def ok(self) -> bool:
-        """Whether nothing was found."""
-        return not self.findings
+        """Whether no fault was found. What is in `unchecked` may still hold some."""
+        return not self.faults
 
     @property
     def codes(self) -> tuple[str, ...]:
-        """The codes of the findings, in their order."""
-        return tuple(finding.code for finding in self.findings)
+        """The codes of the faults, in their order."""
+        return tuple(finding.code for finding in self.faults)
+
+    @property
+    def exit_code(self) -> int:
+        """What a script may end with, which is 1 if a finding is an error, else 0."""
+        return int(any(finding.severity == "error" for finding in self.findings))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns all of it as dictionaries, lists, texts and numbers, for JSON."""
+        return {**asdict(self), "ok": self.ok, "exit_code": self.exit_code}
 
     def __str__(self) -> str:
         rows: list[tuple[str, ...]] = [("part", "parameters", "trainable", "as compiled", "moved")]
@@ -93,9 +120,14 @@ class Report:
         width = max(len(row[0]) for row in rows)
         table = [f"{a:<{width}}  {b:>11}  {c:>11}  {d:>11}  {e}" for a, b, c, d, e in rows]
         base = "no pretrained base" if self.base is None else f"the base is meant to be {self.base}"
-        count = len(self.findings)
+        count = len(self.faults)
         title = f"Audit of {self.model}: {base}; {count or 'no'} finding{'s' * (count != 1)}"
-        return "\n".join([title, "", *table, "", *map(str, self.findings)]).rstrip()
+        told = [*map(str, self.findings)]
+        told += [f"More about each: {PAGE}."] if self.findings else []
+        looked = _wrapped(f"Looked at: {', '.join(self.looked_at) or 'nothing'}.", 4)
+        missed = [_wrapped(f"    {line}.", 8) for line in self.unchecked]
+        missed = ["Not checked:", *missed] if missed else []
+        return "\n".join([title, "", *table, "", *told, looked, *missed])
 
     __repr__ = __str__  # what a notebook shows
 
@@ -104,8 +136,32 @@ class AuditError(RuntimeError):
     """A fault was found inside ``fit``. Raised by `Callback`."""
 
 
+@cache
+def texts() -> dict[str, dict[str, str]]:
+    """Returns what each finding says, by its code."""
+    return tomllib.loads(files("tlhelpers.audit").joinpath("findings.toml").read_text("utf-8"))
+
+
 def fault(
-    code: str, what: str, *, why: str, mend: str, severity: Severity = "error", link: str = "book/listings"
+    code: str, what: str, measured: float | None = None, severity: Severity | None = None, **words: Any
 ) -> Finding:
-    """Returns a finding: an error, explained on the page about the listings, if nothing else is said."""
-    return Finding(code, severity, what, why, mend, link)
+    """Returns a finding with the texts of its code.
+
+    Args:
+        code: A key of ``findings.toml``.
+        what: What was found.
+        measured: The number that was measured.
+        severity: Another one than the code has.
+        **words: What stands in braces in the texts.
+    """
+    text = texts()[code]
+    why, mend = (text[key].format(**words) for key in ("why", "mend"))
+    known: Any = severity or text.get("severity", "error")
+    number = None if measured is None else float(measured)
+    return Finding(code, known, what, why, mend, text.get("see", GUIDE), number)
+
+
+def _wrapped(line: str, indent: int) -> str:
+    return textwrap.fill(
+        line, 100, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+    )

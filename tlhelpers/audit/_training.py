@@ -1,19 +1,41 @@
-"""How a model trains: what ``fit`` will train, what one step moves and how it is undone, the highest rate."""
+"""How a model trains: what ``fit`` will train, what one step does and how it is undone, the highest rate."""
 
 import contextlib
+import copy
+import itertools
+import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-# What compile and fit write into a model.
-_WRITTEN = (
-    "optimizer", "train_function", "test_function", "predict_function", "history", "stop_training",
-    "_run_eagerly", "_compile_loss", "_compile_metrics", "_eval_epoch_iterator",
-)  # fmt: skip
+from tlhelpers.audit._keras import drop_metrics, flags_at_compile, iterations, learning_rate, optimized
+
+
+class UntriedError(Exception):
+    """A step cannot be made here, although fit may well make one."""
+
+
+@dataclass
+class Step:
+    """What one training step does.
+
+    Attributes:
+        moved: Ids of the variables that it moves.
+        change: Median over the kernels that it moves of the change, as a share of the kernel.
+        before: The loss of its images before it; NaN where unknown.
+        after: The loss of the same images after it; NaN where unknown.
+    """
+
+    moved: set[int]
+    change: float = 0.0
+    before: float = math.nan
+    after: float = math.nan
 
 
 def optimizer_of(model: keras.Model) -> keras.Optimizer:
@@ -34,15 +56,15 @@ def compiled_weights(model: keras.Model, now: set[int]) -> set[int]:
     """
     if not model.compiled or model.train_function is None or not optimizer_of(model).built:
         return now
-    flags = getattr(model, "_compiled_trainable_state", {})  # new in Keras 3.15
+    flags = flags_at_compile(model)
     if flags and all(layer.trainable == flag for layer, flag in flags.items()):
         return now
-    return {id(v) for v in optimizer_of(model)._trainable_variables}
+    return {id(v) for v in optimized(optimizer_of(model))}
 
 
 def highest_rate(optimizer: keras.Optimizer) -> tuple[float, int]:
     """Returns the highest learning rate and the step that has it."""
-    schedule = optimizer._learning_rate
+    schedule = learning_rate(optimizer)
     if not isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
         return float(ops.convert_to_numpy(optimizer.learning_rate)), 0
     # A schedule turns at the steps that it holds as numbers (warmup_steps, decay_steps, boundaries).
@@ -51,6 +73,12 @@ def highest_rate(optimizer: keras.Optimizer) -> tuple[float, int]:
     steps = sorted(n for n in turns | {2**k - 1 for k in range(21)} if n >= 0)
     rates = [float(ops.convert_to_numpy(schedule(n))) for n in steps]
     return max(rates), steps[rates.index(max(rates))]
+
+
+def effective_rate(optimizer: keras.Optimizer) -> float:
+    """Returns the highest rate, over 1 - momentum where steps in one direction add up: SGD and RMSprop."""
+    momentum = float(getattr(optimizer, "momentum", 0.0) or 0.0)
+    return highest_rate(optimizer)[0] / (1 - momentum if 0 <= momentum < 1 else 1)
 
 
 def values(variables: Sequence[keras.Variable]) -> list[tuple[keras.Variable, NDArray]]:
@@ -63,40 +91,108 @@ def moved_since(before: list[tuple[keras.Variable, NDArray]]) -> set[int]:
     return {id(v) for v, value in before if not np.array_equal(value, ops.convert_to_numpy(v))}
 
 
-def make_step(model: keras.Model, x: NDArray, y: NDArray) -> set[int]:
-    """Makes one training step and undoes it; returns the ids of what moved.
+def make_step(model: keras.Model, x: Any, y: Any, weights: Any, prepare: Callable[[Any], Any]) -> Step:
+    """Makes one training step and undoes it.
 
-    The step is eager and without metrics, and works on copies of all that it would build: what is built is
-    built for the flags of this moment, and these may still change before the first fit.
+    The model is compiled for it, without metrics: what is built is built for the flags of this moment, and
+    these may still change before the first fit. The step is eager, but for JAX, where that takes minutes.
+
+    Args:
+        model: A compiled model.
+        x: A few inputs, as ``fit`` takes them.
+        y: Their targets.
+        weights: Their sample weights, or ``None``.
+        prepare: What ``fit`` makes of `x` before the model gets it.
     """
-    with _restored(model), warnings.catch_warnings():
+    eager = keras.backend.backend() != "jax"
+    with restored(model), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        vars(model).update(train_function=None, _run_eagerly=True, _compile_metrics=None)
-        if model.loss is not None:
-            names = getattr(model, "output_names", None)
-            vars(model)["_compile_loss"] = type(vars(model)["_compile_loss"])(model.loss, output_names=names)
-        if not model.optimizer.built:
-            vars(model)["optimizer"] = model.optimizer.from_config(model.optimizer.get_config())
-        optimizer = optimizer_of(model)
+        optimizer, loss = model.optimizer, model.loss
+        drop_metrics(model)
+        try:
+            model.compile(optimizer if optimizer.built else _copy(optimizer), loss, run_eagerly=eager)
+        except Exception as error:
+            raise UntriedError(f"the model cannot be compiled a second time ({error})") from None
         # Where a warm-up begins and where a schedule ends, the rate is 0 and nothing moves. Of steps that
         # accumulate gradients only the last one moves anything.
+        optimizer = optimizer_of(model)
         steps = optimizer.gradient_accumulation_steps or 1
-        optimizer._iterations.assign((highest_rate(optimizer)[1] + 1) * steps - 1)
+        iterations(optimizer).assign((highest_rate(optimizer)[1] + 1) * steps - 1)
         before = values(model.weights)
-        model.fit(x, y, batch_size=len(x), shuffle=False, verbose=0)
-        return moved_since(before)
+        n = len(keras.tree.flatten(x)[0])
+        history = model.fit(x, y, sample_weight=weights, batch_size=n, shuffle=False, verbose=0).history
+        step = Step(moved_since(before), _change(before), float(history.get("loss", [math.nan])[0]))
+        with contextlib.suppress(Exception):  # a model may compute its loss in its own way
+            loss = model.compute_loss(x=x, y=y, y_pred=model(prepare(x), training=True))
+            step.after = float(ops.convert_to_numpy(loss))
+        return step
+
+
+def _change(before: list[tuple[keras.Variable, NDArray]]) -> float:
+    changes = [
+        np.linalg.norm(ops.convert_to_numpy(v) - old) / norm
+        for v, old in before
+        if old.ndim > 1 and v.trainable and (norm := np.linalg.norm(old)) > 0
+    ]
+    changes = [c for c in changes if c > 0]
+    return float(np.median(changes)) if changes else 0.0
+
+
+def _copy(optimizer: keras.Optimizer) -> keras.Optimizer:
+    try:
+        return optimizer.from_config(optimizer.get_config())
+    except (TypeError, ValueError, NotImplementedError):  # a schedule or an optimizer of one's own
+        return copy.deepcopy(optimizer)
 
 
 @contextlib.contextmanager
-def _restored(model: keras.Model) -> Iterator[None]:
-    """Puts back what a training step changes, past ``setattr``, which would track what is put back."""
-    attributes = {name: value for name, value in vars(model).items() if name in _WRITTEN}
-    before = values([*model.variables, *model.metrics_variables, *model.optimizer.variables])
+def restored(model: keras.Model) -> Iterator[None]:
+    """Puts back what a step or a call changes, past ``setattr``, which would track what is put back."""
+    attributes = dict(vars(model))
+    optimizer = [] if getattr(model, "optimizer", None) is None else model.optimizer.variables
+    before = values([*model.variables, *model.metrics_variables, *optimizer])
     try:
         yield
     finally:
-        for name in _WRITTEN:
-            vars(model).pop(name, None)
+        vars(model).clear()
         vars(model).update(attributes)
         for variable, value in before:
             variable.assign(value)
+
+
+class Tap:
+    """Stands in for a model's compiled function and shows the batches that it gets, before it gets them.
+
+    It takes itself away after some calls, or where it meets an iterator of another kind.
+    """
+
+    def __init__(self, model: keras.Model, name: str, see: Callable[[list[Any]], bool]) -> None:
+        self.model, self.name, self.see = model, name, see
+        self.function = getattr(model, name)
+        vars(model)[name] = self  # past setattr, which would track it
+
+    def __call__(self, *arguments: Any) -> Any:
+        *state, iterator = arguments
+        batches, iterator = _peek(iterator, self.model.steps_per_execution)
+        if batches is None or not self.see(batches):
+            self.remove()
+        return self.function(*state, iterator)
+
+    def remove(self) -> None:
+        """Puts the function back."""
+        if vars(self.model).get(self.name) is self:
+            vars(self.model)[self.name] = self.function
+
+
+def _peek(iterator: Any, steps: int) -> tuple[list[Any] | None, Any]:
+    """Returns the next batches, and an iterator that gives them once more."""
+    if not hasattr(iterator, "element_spec"):
+        batches = list(itertools.islice(iterator, steps))
+        return batches, itertools.chain(batches, iterator)
+    import tensorflow as tf
+
+    if not isinstance(iterator, tf.data.Iterator):  # of a strategy for several devices
+        return None, iterator
+    batches = list(itertools.islice(iterator, steps))
+    again = tf.data.Dataset.from_generator(lambda: iter(batches), output_signature=iterator.element_spec)
+    return batches, iter(again)  # of the same kind: the function is not traced once more

@@ -1,0 +1,363 @@
+"""Each detector of the auditor: a planted fault that it finds, and not when it is disabled; and a twin.
+
+The networks are small and look pretrained; the images are crops of two photographs.
+"""
+
+import io
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops, optimizers
+from PIL import Image
+
+from audit_models import (
+    LOGITS,
+    codes_with_and_without,
+    compiled,
+    head,
+    known,
+    photos,
+    pretend,
+    scaled,
+    unknown,
+)
+from tlhelpers import audit
+from tlhelpers.audit import _checks
+
+X, Y = photos(48)
+X_VAL, Y_VAL = photos(16, seed=5)
+SEVERAL = np.stack([Y, 1 - Y, np.ones_like(Y)], 1).astype("float32")
+
+
+def good(n: int = 2, end: str | None = None) -> keras.Model:
+    return head(unknown(), n, end)
+
+
+def tuned(optimizer: keras.Optimizer) -> keras.Model:
+    return compiled(head(unknown(trainable=True)), optimizer=optimizer)
+
+
+def focal(from_logits: bool):
+    """A loss of one's own, whose name and attributes tell nothing."""
+
+    def loss(true, given):
+        true = ops.one_hot(ops.cast(ops.reshape(true, (-1,)), "int32"), 2)
+        given = ops.clip(ops.softmax(given) if from_logits else given, 1e-6, 1)
+        return -ops.sum(true * (1 - given) ** 2 * ops.log(given), -1)
+
+    return loss
+
+
+def from_logits(true, given):
+    return keras.losses.sparse_categorical_crossentropy(true, given, from_logits=True)
+
+
+def with_end(end) -> keras.Model:
+    model = good()
+    return compiled(keras.Model(model.input, end(model.output)))
+
+
+def mistyped() -> keras.Model:
+    base = unknown(trainable=True)
+    base.trainabe = False
+    return compiled(head(base))
+
+
+def nothing_open() -> keras.Model:
+    model = good()
+    model.trainable = False
+    return compiled(model)
+
+
+def half_loaded() -> keras.Model:
+    base, new = known(), known(looks_pretrained=False)
+    for layer, fresh in list(zip(base.layers, new.layers, strict=True))[60:]:
+        layer.set_weights(fresh.get_weights())
+    return compiled(head(base))
+
+
+def not_a_number() -> keras.Model:
+    model = compiled(good())
+    model.layers[-1].bias.assign([np.nan, 0.0])
+    return model
+
+
+def lora(frozen: bool) -> keras.Model:
+    model = good()
+    model.layers[-1].enable_lora(2)
+    model.layers[-1].trainable = not frozen
+    return compiled(model)
+
+
+def late_regularizer() -> keras.Model:
+    model = good()
+    model.layers[-1].kernel_regularizer = keras.regularizers.L2(1e-3)
+    return compiled(model)
+
+
+def narrow(units: int, n: int = 5) -> keras.Model:
+    image = keras.Input((32, 32, 3))
+    x = layers.GlobalAveragePooling2D()(unknown()(scaled(image)))
+    return compiled(keras.Model(image, layers.Dense(n)(layers.Dense(units, activation="relu")(x))))
+
+
+def augmented(*steps) -> keras.Model:
+    return compiled(head(unknown(), before=keras.Sequential(list(steps))))
+
+
+def saved_again(images: np.ndarray) -> np.ndarray:
+    found = []
+    for image in images:
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "JPEG", quality=70)
+        found.append(np.array(Image.open(file)))
+    return np.stack(found)
+
+
+def grey(images: np.ndarray) -> np.ndarray:
+    return np.repeat(images.mean(-1, keepdims=True), 3, -1).astype("uint8")
+
+
+def batches(x: np.ndarray, y: np.ndarray) -> list[tuple]:
+    return [(x[i : i + 8], y[i : i + 8]) for i in range(0, len(x), 8)]
+
+
+class Shuffled(keras.utils.PyDataset):
+    """Another order in each pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rng = np.random.default_rng(0)
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> tuple:
+        rows = self.rng.permutation(16)[:8]
+        return X_VAL[rows], Y_VAL[rows]
+
+
+BINARY = keras.losses.BinaryCrossentropy(from_logits=True)
+NAN = np.where(np.arange(48)[:, None, None, None] == 3, np.nan, X.astype("float32"))
+BRIGHT = np.clip(X[:8].astype(int) + 25, 0, 255).astype("uint8")
+ONE_COLOUR = np.zeros_like(X) + np.arange(48, dtype="uint8")[:, None, None, None]
+SORTED = np.sort(Y)
+
+# Detector, code, what is planted: a model and the sets.
+FAULTS = {
+    "set to another name": ("base_moves", "base-moves", lambda: (mistyped(), (X, Y))),
+    "trains unasked": ("base_moves", "base-trains", lambda: (compiled(head(unknown(True))), (X, Y))),
+    "batch statistics": (
+        "statistics_move",
+        "statistics-move",
+        lambda: (tuned(optimizers.Adam(1e-4)), (X, Y)),
+    ),
+    "nothing trains": ("nothing_trains", "nothing-trains", lambda: (nothing_open(), (X, Y))),
+    "random base": (
+        "base_random",
+        "base-random",
+        lambda: (compiled(head(known(looks_pretrained=False))), (X, Y)),
+    ),
+    "half loaded": ("base_random", "base-random", lambda: (half_loaded(), (X, Y))),
+    "NaN in a weight": ("broken", "weights-broken", lambda: (not_a_number(), (X, Y))),
+    "frozen LoRA": ("lora_frozen", "lora-frozen", lambda: (lora(frozen=True), (X, Y))),
+    "late regularizer": ("regulariser_lost", "regulariser-lost", lambda: (late_regularizer(), (X, Y))),
+    "scaled twice": ("preprocessing", "preprocessing-twice", lambda: (compiled(good()), (X / 255 / 255, Y))),
+    "brightness of 0..255": (
+        "augmentation_scale",
+        "augmentation-scale",
+        lambda: (augmented(layers.Rescaling(1 / 255), layers.RandomBrightness(0.3)), (X, Y)),
+    ),
+    "another size": ("images_size", "images-size", lambda: (compiled(good()), photos(12, 48))),
+    "NaN in a pixel": ("pixels", "pixels-broken", lambda: (compiled(good()), (NAN, Y))),
+    "black after a cast": (
+        "pixels",
+        "pixels-empty",
+        lambda: (compiled(good()), ((X / 255).astype("uint8"), Y)),
+    ),
+    "one colour each": ("pixels", "pixels-empty", lambda: (compiled(good()), (ONE_COLOUR, Y))),
+    "all alike": ("pixels", "pixels-alike", lambda: (compiled(good()), (np.repeat(X[:1], 48, 0), Y))),
+    "16 bits": ("pixels", "pixels-range", lambda: (compiled(good()), (X.astype("uint16") * 257, Y))),
+    "two scales": ("pixels", "pixels-differ", lambda: (compiled(good()), (X, Y), (X_VAL / 255, Y_VAL))),
+    "grey in one set": ("pixels", "colours-differ", lambda: (compiled(good()), (grey(X), Y), (X_VAL, Y_VAL))),
+    "same images": ("shared_images", "shared-images", lambda: (compiled(good()), (X, Y), (X[:8], Y[:8]))),
+    "mirrored": (
+        "shared_images",
+        "shared-images",
+        lambda: (compiled(good()), (X, Y), (X[:8, :, ::-1], Y[:8])),
+    ),
+    "brightened": ("shared_images", "shared-images", lambda: (compiled(good()), (X, Y), (BRIGHT, Y[:8]))),
+    "saved again": (
+        "shared_images",
+        "shared-images",
+        lambda: (compiled(good()), (X, Y), (saved_again(X[:8]), Y[:8])),
+    ),
+    "another order": ("order_changes", "order-changes", lambda: (compiled(good()), (X, Y), Shuffled())),
+    "labels of others": (
+        "labels_meaningless",
+        "labels-meaningless",
+        lambda: (compiled(good()), (X, np.random.default_rng(3).permutation(Y))),
+    ),
+    "one class": (
+        "classes_missing",
+        "classes-missing",
+        lambda: (compiled(good()), (X, Y), (X_VAL[::2], Y_VAL[::2])),
+    ),
+    "one class a batch": (
+        "batches_sorted",
+        "batches-sorted",
+        lambda: (compiled(good()), batches(X[np.argsort(Y)], SORTED)),
+    ),
+    "focal loss of logits": (
+        "head_logits",
+        "head-logits",
+        lambda: (compiled(good(2, "softmax"), focal(True)), (X, Y)),
+    ),
+    "focal loss of probabilities": (
+        "head_logits",
+        "head-logits",
+        lambda: (compiled(good(), focal(False)), (X, Y)),
+    ),
+    "function as a loss": (
+        "head_logits",
+        "head-logits",
+        lambda: (compiled(good(2, "softmax"), from_logits), (X, Y)),
+    ),
+    "softmax as an operation": ("head_logits", "head-logits", lambda: (with_end(ops.softmax), (X, Y))),
+    "softmax in a lambda": (
+        "head_logits",
+        "head-logits",
+        lambda: (with_end(layers.Lambda(lambda x: ops.softmax(x), output_shape=(2,))), (X, Y)),
+    ),
+    "one softmax": ("head_loss", "head-loss", lambda: (compiled(good(1, "softmax"), "mse"), (X, Y))),
+    "relu last": ("head_activation", "head-activation", lambda: (compiled(good(2, "relu")), (X, Y))),
+    "tanh last": (
+        "head_activation",
+        "head-activation",
+        lambda: (compiled(good(1, "tanh"), "binary_crossentropy"), (X, Y)),
+    ),
+    "few units": ("head_activation", "head-narrow", lambda: (narrow(3), (X, np.arange(48) % 5))),
+    "accuracy at 0.5": ("metric_threshold", "metric-threshold", lambda: (compiled(good(1), BINARY), (X, Y))),
+    "several labels": (
+        "labels_several",
+        "labels-several",
+        lambda: (compiled(good(3, "softmax"), "categorical_crossentropy"), (X, SEVERAL)),
+    ),
+    "NaN in a label": (
+        "labels_broken",
+        "labels-broken",
+        lambda: (compiled(good(1), "mse"), (X, np.where(Y, np.nan, 1.0))),
+    ),
+    "too many outputs": ("outputs_and_labels", "outputs-many", lambda: (compiled(good(5)), (X, Y))),
+    "momentum": ("large_rate", "rate-large", lambda: (tuned(optimizers.SGD(0.05, momentum=0.9)), (X, Y))),
+    "a rate that is measured": ("large_rate", "rate-large", lambda: (tuned(optimizers.Adagrad(0.5)), (X, Y))),
+    "a step too far": (
+        "step_destroys",
+        "step-destroys",
+        lambda: (compiled(good(), optimizer=optimizers.Adam(5.0)), (X, Y)),
+    ),
+}
+
+TWINS = {
+    "a frozen base": lambda: (compiled(head(known())), (X, Y), (X_VAL, Y_VAL)),
+    "LoRA": lambda: (lora(frozen=False), (X, Y)),
+    "augmentation before the scaling": lambda: (
+        augmented(
+            layers.RandomBrightness(0.2),
+            layers.RandomRotation(0.1),
+            layers.RandomContrast(0.2),
+            layers.Rescaling(1 / 255),
+        ),
+        (X, Y),
+    ),
+    "brightness told its range": lambda: (
+        augmented(layers.Rescaling(1 / 255), layers.RandomBrightness(0.2, value_range=(0, 1))),
+        (X, Y),
+    ),
+    "grey everywhere": lambda: (compiled(good()), (grey(X), Y), (grey(X_VAL), Y_VAL)),
+    "bicubic overshoot": lambda: (compiled(good()), (X.astype("float32") * 1.08 - 10, Y)),
+    "focal loss of logits": lambda: (compiled(good(), focal(True)), (X, Y)),
+    "focal loss of probabilities": lambda: (compiled(good(2, "softmax"), focal(False)), (X, Y)),
+    "label smoothing": lambda: (
+        compiled(good(), keras.losses.CategoricalCrossentropy(True, label_smoothing=0.1)),
+        (X, np.eye(2)[Y]),
+    ),
+    "accuracy at 0": lambda: (
+        compiled(good(1), BINARY, metrics=[keras.metrics.BinaryAccuracy(threshold=0.0)]),
+        (X, Y),
+    ),
+    "several labels and sigmoids": lambda: (
+        compiled(good(3, "sigmoid"), "binary_crossentropy", metrics=["binary_accuracy"]),
+        (X, SEVERAL),
+    ),
+    "a number as the target": lambda: (compiled(good(1), "mse", metrics=["mae"]), (X, Y * 3.5)),
+    "wide enough": lambda: (narrow(64, 2), (X, Y)),
+    "mixed batches": lambda: (compiled(good()), batches(X, Y)),
+    "regularizer in time": lambda: (
+        compiled(
+            keras.Model(
+                (model := good()).input,
+                layers.Dense(2, kernel_regularizer="l2")(model.layers[-1].input),
+            )
+        ),
+        (X, Y),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_planted_fault_is_found_and_only_by_its_detector(name, monkeypatch):
+    """Random features say nothing about labels; where it is not the fault, that is let pass."""
+    detector, code, plant = FAULTS[name]
+    model, *given = plant()
+    found, rest, failed = codes_with_and_without(
+        detector,
+        model,
+        *given,
+        base="fine-tuned" if detector == "large_rate" else None,
+        monkeypatch=monkeypatch,
+    )
+    assert code in found
+    assert code not in rest
+    assert not failed
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_its_correct_twin_passes(name):
+    model, *given = TWINS[name]()
+    report = audit.check(model, *given)
+    assert report.codes == ()
+    assert not [line for line in report.unchecked if "could not be" in line or "stops with" in line]
+
+
+def test_every_detector_has_a_planted_fault():
+    """Those of freezing, families and fit are planted in `test_audit` and `test_audit_data`."""
+    elsewhere = {
+        "stale_compile",
+        "base_still",
+        "labels_loss",
+        "loss_explodes",
+        "modes_differ",
+        "failing_step",
+    }
+    planted = {detector for detector, _, _ in FAULTS.values()} | elsewhere
+    assert {detector.__name__ for detector in _checks.DETECTORS} == planted
+
+
+def test_an_image_set_of_another_crop_is_no_copy():
+    report = audit.check(compiled(good()), (X, Y), (photos(6, seed=9)))
+    assert "shared-images" not in report.codes
+
+
+def test_a_network_of_ones_own_may_look_a_little_like_vgg():
+    """A plain stack of convolutions with other widths is of no family."""
+    image = keras.Input((32, 32, 3))
+    x = image
+    for filters in (32, 32, 64, 64, 128, 128, 128):
+        x = layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
+    base = pretend(keras.Model(image, layers.MaxPooling2D()(x)))
+    base.trainable = False
+    report = audit.check(compiled(head(base, before=None), LOGITS), (X / 255, Y))
+    assert report.ok
+    assert any("family of the base is unknown" in line for line in report.unchecked)

@@ -1,0 +1,167 @@
+"""The auditor inside ``fit``: it looks at the batches that go by, and asks for no data."""
+
+from typing import Any, Literal
+
+import keras
+from keras import ops
+from numpy.typing import NDArray
+
+from tlhelpers.audit import _checks, _training
+from tlhelpers.audit._draw import NotReadError, Sample, from_batches
+from tlhelpers.audit._results import AuditError, Intent, Report
+
+BATCHES = {"training": 8, "validation": 64}  # that are looked at
+ROWS = 64  # of training that are enough
+FIRST = 20  # steps whose losses are noted
+
+
+class Callback(keras.callbacks.Callback):
+    """Audits a model inside ``fit``: before the first step, in the first epoch, and after it.
+
+    It sees the batches that ``fit`` sees, of training and of validation, whatever they come from. Training is
+    not changed, and never stopped by what the auditor cannot do. Where a recipe opens layers later, what
+    moved is judged when all are open. `report` has the last report.
+
+    Args:
+        train: As in `check`, like the next three; not needed, but for images in two sets: inside ``fit`` only
+            some batches of each are compared.
+        val: Validation images and labels.
+        test: Test images and labels.
+        base: What the pretrained part is meant to be.
+        on_finding: ``"print"`` prints the report if there is a finding, ``"raise"`` raises `AuditError`.
+
+    Example:
+        >>> from tlhelpers import audit, data, finetune
+        >>> from tlhelpers.recipes import Recipe
+        >>> ds = data.load("digits", n_train=32, n_val=10, n_test=10)
+        >>> auditor = audit.Callback(base="scratch")
+        >>> model = finetune.small_cnn(8, ds.n_classes)
+        >>> history = finetune.fine_tune(model, ds, Recipe(epochs=1), callbacks=[auditor])
+        >>> auditor.report.ok
+        True
+    """
+
+    def __init__(
+        self,
+        train: Any = None,
+        val: Any = None,
+        test: Any = None,
+        *,
+        base: Intent | None = None,
+        on_finding: Literal["print", "raise"] = "print",
+    ) -> None:
+        super().__init__()
+        if on_finding not in ("print", "raise"):
+            raise ValueError(f"on_finding must be 'print' or 'raise', not {on_finding!r}.")
+        _checks.check_intent(base)
+        self.report: Report | None = None
+        self._given, self._base, self._on_finding = (train, val, test), base, on_finding
+        self._taps: list[_training.Tap] = []
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Checks what can be seen without a batch, and begins to look at batches."""
+        self.report = None
+        self._step: _training.Step | None = None
+        self._logs: dict[str, Any] = {}
+        self._losses: list[float] = []
+        self._batches: dict[str, list[Any]] = {"training": [], "validation": []}
+        self._whole: dict[str, bool] = {}
+        self._built, self._late = self.model.built, False
+        self._before: list[tuple[keras.Variable, NDArray]] = []
+        if self._built:
+            self._snapshot()
+            if keras.backend.backend() == "jax":  # later it has the weights elsewhere
+                self._audit()
+        self._tap("train_function", "training")
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Notes the losses of the first steps."""
+        if len(self._losses) < FIRST and logs and "loss" in logs:
+            self._losses.append(float(logs["loss"]))
+        if (
+            not self._built and keras.backend.backend() != "jax"
+        ):  # until this first step: what moves from now on can be seen
+            self._built = self._late = True
+            self._snapshot()
+
+    def on_test_begin(self, logs: dict | None = None) -> None:
+        """Begins to look at batches of validation."""
+        if self._taps and not self._batches["validation"]:
+            self._tap("test_function", "validation")
+
+    def on_test_end(self, logs: dict | None = None) -> None:
+        """Knows whether all of validation was seen."""
+        self._whole["validation"] = len(self._batches["validation"]) < BATCHES["validation"]
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Checks what has moved, once every layer is open."""
+        self._logs = dict(logs or {})
+        optimizer = getattr(self.model, "optimizer", None)
+        steps = getattr(optimizer, "iterations", None)
+        opened = steps is None or int(ops.convert_to_numpy(steps)) > getattr(optimizer, "last_opening", 0)
+        if self._before and opened and epoch + 1 < self.params.get("epochs", 1):
+            self._judge()
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        """Checks what has moved, where that was not yet seen, and inference against training."""
+        for tap in self._taps:
+            tap.remove()
+        self._taps = []
+        self._judge(last=True)
+
+    def _accuracy(self) -> float | None:
+        names = ("accuracy", "acc", "sparse_categorical_accuracy", "categorical_accuracy", "binary_accuracy")
+        return next((float(self._logs[name]) for name in names if name in self._logs), None)
+
+    def _snapshot(self) -> None:
+        self._before = _training.values(self.model.weights)
+
+    def _tap(self, function: str, name: str) -> None:
+        if getattr(self.model, function, None) is not None:
+            self._taps.append(_training.Tap(self.model, function, lambda batches: self._see(name, batches)))
+
+    def _see(self, name: str, batches: list[Any]) -> bool:
+        """Keeps batches; with the first ones of training, checks the model before its first step."""
+        seen = self._batches[name]
+        seen += batches
+        if name == "training" and len(seen) == len(batches) and self._can_look():
+            self._audit()
+        enough = name == "training" and len(seen) >= 3 and len(from_batches(seen)) >= ROWS
+        return len(seen) < BATCHES[name] and not enough
+
+    def _can_look(self) -> bool:
+        # JAX has the weights elsewhere during an epoch.
+        return self.model.built and keras.backend.backend() != "jax"
+
+    def _judge(self, last: bool = False) -> None:
+        if self._before:
+            moved = _training.moved_since(self._before)
+            if moved or not self._late:  # a single step, which built the model, tells nothing
+                self._step = _training.Step(moved)
+            self._before = []
+        self._audit(last)
+
+    def _samples(self) -> dict[str, Sample]:
+        samples = {}
+        for name, batches in self._batches.items():
+            try:
+                samples[name] = from_batches(batches)
+                samples[name].whole = self._whole.get(name, False)
+            except NotReadError:
+                continue
+        return samples
+
+    def _audit(self, last: bool = False) -> None:
+        inside = {"seen": self._samples(), "step": self._step, "losses": list(self._losses)}
+        try:
+            accuracy = self._accuracy() if last else None
+            report = _checks.audit(self.model, self._given, self._base, accuracy=accuracy, **inside)
+        except Exception as error:  # a training that would run must not stop here
+            reason = f"anything: the audit stopped with {type(error).__name__}: {error}"
+            report = Report(self.model.name, None, (), (), (), (reason,))
+        known = () if self.report is None else self.report.codes
+        self.report = report
+        if set(report.codes) - set(known):
+            if self._on_finding == "raise":
+                raise AuditError(f"\n{report}")
+            print(report)

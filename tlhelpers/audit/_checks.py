@@ -1,0 +1,160 @@
+"""One audit: the facts are gathered, a step is tried, every detector looks, and whatever fails is said."""
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from tlhelpers import data
+from tlhelpers.audit import _detect_base, _detect_head, _detect_images, _detect_sets, _detect_steps
+from tlhelpers.audit._draw import NotReadError, Sample, draw, mapped
+from tlhelpers.audit._facts import Facts, input_shapes, intent_by_flags, parts
+from tlhelpers.audit._keras import untested
+from tlhelpers.audit._model import find_base
+from tlhelpers.audit._results import Finding, Intent, Report
+from tlhelpers.audit._training import UntriedError, make_step, restored
+
+STEP_IMAGES = 4  # in the one training step of `check`
+
+Detector = Callable[[Facts], Iterator[Finding | str]]
+# Every detector, in the order of the report: the public generators of these modules, from the facts to
+# findings. A text that one yields says what it could not look at; its docstring is what the report says it
+# looked at. The last one, the step that fails, looks at what the others found.
+DETECTORS: tuple[Detector, ...] = tuple(
+    function
+    for module in (_detect_base, _detect_images, _detect_sets, _detect_head, _detect_steps)
+    for name, function in vars(module).items()
+    if inspect.isgeneratorfunction(function) and function.__module__ == module.__name__ and name[0] != "_"
+)
+
+
+def audit(model: keras.Model, given: Sequence[Any], intent: Intent | None, **inside: Any) -> Report:
+    """Makes one audit.
+
+    Args:
+        model: A model.
+        given: Training, validation and test data, each as ``fit`` takes it, or ``None``.
+        intent: What the base is meant to be, or ``None``.
+        **inside: What was seen inside ``fit``, as `gather` takes it.
+    """
+    check_intent(intent)
+    unchecked = [note] if (note := untested()) else []
+    facts = gather(model, given, intent, unchecked, **inside)
+    if facts is None:
+        unchecked.append("anything: the model has no weights yet. Begin it with keras.Input, or give images")
+        return Report(model.name, None, (), (), (), tuple(unchecked))
+    with restored(model):
+        if "seen" not in inside:
+            _try_step(facts, unchecked)
+        looked_at = look(facts, unchecked)
+    found = tuple(facts.findings)
+    return Report(model.name, facts.intent, tuple(parts(facts)), found, looked_at, tuple(unchecked))
+
+
+def gather(
+    model: keras.Model,
+    given: Sequence[Any],
+    intent: Intent | None,
+    unchecked: list[str],
+    seen: Mapping[str, Sample] | None = None,
+    **inside: Any,
+) -> Facts | None:
+    """Returns the facts about a model; ``None`` if it has no weights and cannot get any.
+
+    Args:
+        model: A model.
+        given: Training, validation and test data, or ``None``.
+        intent: What the base is meant to be, or ``None``.
+        unchecked: What cannot be read is added to it.
+        seen: The rows that were seen inside ``fit``, by the name of the set.
+        **inside: Other fields of `Facts`.
+    """
+    sets, n_classes = _sets(model, given, unchecked)
+    inside_fit = bool(seen) and "training" not in sets
+    both = {**(seen or {}), **sets}
+    sets = {name: both[name] for name in ("training", "validation", "test") if name in both}
+    _build(model, sets)
+    if not model.built:
+        return None
+    base = find_base(model)
+    meant = None if base is None else intent or intent_by_flags(base)
+    return Facts(model, base, meant, intent is not None, sets, n_classes, inside_fit, **inside)
+
+
+def check_intent(intent: Any) -> None:
+    """Raises ValueError for what is no `Intent`."""
+    if intent not in (None, "frozen", "fine-tuned", "scratch"):
+        raise ValueError(f"base must be 'frozen', 'fine-tuned', 'scratch' or None, not {intent!r}.")
+
+
+def look(facts: Facts, unchecked: list[str]) -> tuple[str, ...]:
+    """Lets every detector look; returns what was looked at."""
+    looked_at = []
+    for detector in DETECTORS:
+        topic = (detector.__doc__ or "").strip()
+        missed = []
+        try:
+            for found in detector(facts):
+                if isinstance(found, Finding):
+                    facts.findings.append(found)
+                else:
+                    missed.append(f"{topic}: {found}")
+        except Exception as error:  # an audit must not fail where a training would run
+            missed.append(
+                f"{topic}: this could not be looked at ({type(error).__name__}: {str(error)[:200]})"
+            )
+        unchecked += dict.fromkeys(missed)
+        looked_at += [] if missed else [topic]
+    return tuple(looked_at)
+
+
+def _sets(
+    model: keras.Model, given: Sequence[Any], unchecked: list[str]
+) -> tuple[dict[str, Sample], int | None]:
+    train, val, test = given
+    n_classes, whole = None, isinstance(train, data.Dataset)
+    if whole:
+        ds, n_classes = train, train.n_classes
+        train = (ds.x_train, ds.y_train)
+        val = (ds.x_val, ds.y_val) if val is None else val
+        test = (ds.x_test, ds.y_test) if test is None else test
+    sets = {}
+    for name, part in (("training", train), ("validation", val), ("test", test)):
+        if part is None:
+            continue
+        try:
+            sets[name] = draw(part, len(input_shapes(model)), twice=name != "training")
+        except NotReadError as reason:
+            unchecked.append(f"the {name} set: {reason}")
+        except Exception as error:  # of a data set's own code
+            unchecked.append(
+                f"the {name} set: reading it stops with {type(error).__name__}: {str(error)[:200]}"
+            )
+    for sample in sets.values():
+        sample.resizes = whole  # whoever trains on a `data.Dataset` resizes its images
+    return sets, n_classes
+
+
+def _build(model: keras.Model, sets: Mapping[str, Sample]) -> None:
+    """Gives a model its weights, as the first step of ``fit`` does."""
+    if not model.built and sets:
+        with contextlib.suppress(Exception):
+            x = next(iter(sets.values())).rows(1)[0]
+            model(mapped(ops.convert_to_tensor, x))
+
+
+def _try_step(facts: Facts, unchecked: list[str]) -> None:
+    """Adds what a step with the first training rows does, or how it fails, where one can be made."""
+    sample = facts.sets.get("training")
+    if sample is None or sample.y is None or not facts.model.compiled or facts.stale:
+        return
+    x, y, weights = sample.rows(STEP_IMAGES)
+    try:
+        facts.step = make_step(facts.model, facts.fitting(x), y, weights, facts.prepared)
+    except UntriedError as error:
+        unchecked.append(f"a training step: {error}")
+    except Exception as error:  # whatever fit may raise: a detector tells
+        facts.step_error = f"{type(error).__name__}: {str(error).strip()}"

@@ -1,0 +1,150 @@
+"""Detectors of the base: what of it trains, what was meant to, and whether it is pretrained at all."""
+
+import difflib
+from collections.abc import Iterator
+
+import keras
+
+from tlhelpers.audit._facts import Facts
+from tlhelpers.audit._keras import layers_inside
+from tlhelpers.audit._model import broken_weights
+from tlhelpers.audit._results import Finding, fault
+from tlhelpers.audit._training import effective_rate, optimizer_of
+
+CAREFUL = 1e-4  # a rate up to this one tells that a base is meant to be fine-tuned
+FEW = 32  # rows in a batch from which on the statistics of batch normalization are let alone
+
+
+def stale_compile(facts: Facts) -> Iterator[Finding]:
+    """flags as compiled"""
+    if facts.stale:
+        late, lost = len(facts.compiled - facts.trainable), len(facts.trainable - facts.compiled)
+        what = f"{late} tensors with frozen flags train, {lost} with trainable flags do not"
+        yield fault(
+            "stale-compile",
+            f"trainable was changed after the last compile and fit: {what}.",
+            late + lost,
+            optimizer=facts.optimizer,
+        )
+
+
+def base_moves(facts: Facts) -> Iterator[Finding]:
+    """freezing"""
+    if facts.base is None or facts.stale or not facts.moving & facts.base_weights:
+        return
+    n = len(facts.moving & (facts.base_weights | facts.base_normalisation))
+    typed = _mistyped([facts.model, *facts.base.top, *_network(facts)])
+    if facts.intent == "frozen" or (typed and not facts.told):
+        meant = f"{typed} was set, which Keras does not read" if typed else "The base is meant to be frozen"
+        yield fault("base-moves", f"{meant}, but {n} of its tensors move.", n, base=facts.base_name)
+    elif not facts.told and facts.model.compiled and _nothing_says_so(facts):
+        rate = effective_rate(optimizer_of(facts.model))
+        what = f"All {n} tensors of the base train, at a rate of {rate:g}, and nothing says that they should"
+        yield fault("base-trains", f"{what}.", n, base=facts.base_name)
+
+
+def _network(facts: Facts) -> list[keras.layers.Layer]:
+    return [facts.base.network] if facts.base is not None and facts.base.network is not None else []
+
+
+def _mistyped(layers: list[keras.layers.Layer]) -> str | None:
+    """Returns an attribute of a layer that was meant to be `trainable`."""
+    names = [
+        name for layer in layers for name, value in vars(layer).items() if value is False and name[0] != "_"
+    ]
+    close = [n for n in names if n == "training" or difflib.get_close_matches(n, ["trainable"], cutoff=0.8)]
+    return f"{close[0]} = False" if close else None
+
+
+def _nothing_says_so(facts: Facts) -> bool:
+    """Whether all of the base trains at a rate that is made for a network without pretraining."""
+    assert facts.base is not None
+    leaves = [layer for layer in facts.base.layers if layer.weights and not layers_inside(layer)]
+    chosen = any(not layer.trainable or getattr(layer, "lora_enabled", False) for layer in leaves)
+    return not chosen and effective_rate(optimizer_of(facts.model)) > CAREFUL * (1 + 1e-6)
+
+
+def statistics_move(facts: Facts) -> Iterator[Finding | str]:
+    """batch normalization"""
+    n = len(facts.statistics)
+    if facts.base is None or facts.intent == "scratch" or not n or facts.stale:
+        return
+    sizes = [size for sample in list(facts.sets.values())[:1] for size in sample.sizes]
+    share = f"{n} tensors of batch normalization move"
+    if facts.intent == "frozen":
+        if not facts.moving & facts.base_weights:
+            what = f"The base is meant to be frozen, but {share}."
+            yield fault("statistics-move", what, n, base=facts.base_name)
+    elif not facts.model.compiled:
+        yield "the model is not compiled"
+    elif effective_rate(optimizer_of(facts.model)) < CAREFUL * (1 - 1e-6):
+        if facts.seen.pinned:
+            what = f"The base is called with training=False, and in fit {share} all the same. "
+            what += "The official guide does so, too; at a small rate it does little harm"
+            yield fault("statistics-move", f"{what}.", n, "note", base=facts.base_name)
+    elif facts.seen.pinned or not sizes or max(sizes) < FEW:
+        what = f"The base is fine-tuned, and {share} with it"
+        what += ", although it is called with training=False: fit overrides that" if facts.seen.pinned else ""
+        what += f". The batches have {max(sizes)} images" if sizes else ""
+        yield fault("statistics-move", f"{what}.", n, "warning", base=facts.base_name)
+
+
+def base_still(facts: Facts) -> Iterator[Finding]:
+    """fine-tuning"""
+    free = (facts.base_weights | facts.base_normalisation) & facts.trainable
+    still = facts.step is not None and bool(facts.step.moved) and not facts.step.moved & free
+    if facts.intent == "fine-tuned" and not facts.stale and (still or not free):
+        what = "a training step moves none of it" if free else "none of it is trainable"
+        what = f"The base is meant to be fine-tuned, but {what}."
+        yield fault("base-still", what, 0, base=facts.base_name)
+
+
+def nothing_trains(facts: Facts) -> Iterator[Finding]:
+    """training at all"""
+    if facts.trainable and (facts.step is None or facts.step.moved or facts.stale):
+        return
+    what = "A training step moves nothing" if facts.trainable else "No weight of the model is trainable"
+    yield fault("nothing-trains", f"{what}.", 0)
+
+
+def base_random(facts: Facts) -> Iterator[Finding | str]:
+    """pretrained weights"""
+    fresh, known = facts.fresh
+    if facts.base is None or facts.intent == "scratch":
+        return
+    if known < 2:
+        yield "the base has no statistics, scales or biases that would tell"
+    elif fresh > known // 4:
+        what = f"{fresh} of the base's {known} layers that can tell are as new: the base is not pretrained"
+        yield fault("base-random", f"{what}.", fresh)
+
+
+def broken(facts: Facts) -> Iterator[Finding]:
+    """NaN in weights"""
+    paths = broken_weights(facts.model)
+    if paths:
+        yield fault(
+            "weights-broken", f"{len(paths)} weights hold NaN or infinity, first {paths[0]}.", len(paths)
+        )
+
+
+def lora_frozen(facts: Facts) -> Iterator[Finding]:
+    """LoRA"""
+    layers = [layer for layer in layers_inside(facts.model) if getattr(layer, "lora_enabled", False)]
+    frozen = [layer for layer in layers if id(layer.lora_kernel_a) not in facts.trainable]
+    if frozen:
+        what = f"LoRA is on in {len(layers)} layers, and in {len(frozen)} of them its matrices are frozen"
+        yield fault("lora-frozen", f"{what}, first in {frozen[0].name}.", len(frozen))
+
+
+def regulariser_lost(facts: Facts) -> Iterator[Finding]:
+    """regularizers"""
+    lost = [
+        layer.name
+        for layer in layers_inside(facts.model)
+        if getattr(layer, "kernel_regularizer", None) is not None
+        and getattr(getattr(layer, "kernel", None), "regularizer", layer) is None
+    ]
+    if lost:
+        what = f"{len(lost)} layers have a kernel_regularizer that their weights do not have, first {lost[0]}"
+        yield fault("regulariser-lost", f"{what}.", len(lost))

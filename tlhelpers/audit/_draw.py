@@ -1,0 +1,191 @@
+"""What the auditor sees of a data set: a bounded number of rows, drawn once, whatever ``fit`` may take."""
+
+import itertools
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+from numpy.typing import NDArray
+
+from tlhelpers import data
+
+LOOK = 200  # rows that are looked at closely
+BATCHES = 16  # at most, of a data set that comes in batches
+COMPARED = 10_000  # rows of a set that are compared with those of the others
+
+
+class NotReadError(Exception):
+    """A data set cannot be looked at; says why."""
+
+
+@dataclass
+class Sample:
+    """Rows of a data set, as arrays.
+
+    Attributes:
+        x: The inputs, at most `LOOK` rows: an array, or a list or dictionary of arrays.
+        y: The targets of the same rows; ``None`` if there are none.
+        weights: Sample weights; ``None`` if there are none.
+        labels: The targets of as many rows as were seen.
+        whole: Whether `labels` are all that there are.
+        source: Images to be compared with those of other sets; ``None``: those of `x`.
+        sizes: Rows of each batch; empty where ``fit`` cuts the batches itself.
+        reordered: Whether a second pass gave another order; ``None`` if there was none.
+        resizes: Whether images of another size are brought to the model's by whoever trains it.
+    """
+
+    x: Any
+    y: Any = None
+    weights: Any = None
+    labels: Any = None
+    whole: bool = False
+    source: Any = None
+    sizes: list[int] = field(default_factory=list)
+    reordered: bool | None = None
+    resizes: bool = False
+
+    def __len__(self) -> int:
+        return len(tree.flatten(self.x)[0])
+
+    def rows(self, n: int) -> tuple[Any, Any, Any]:
+        """Returns inputs, targets and weights of the first rows."""
+        x, y, weights = (mapped(lambda a: a[:n], part) for part in (self.x, self.y, self.weights))
+        return x, y, weights
+
+
+def mapped(function: Callable[..., Any], part: Any, *more: Any) -> Any:
+    """Applies a function to each array of a structure; ``None`` stays ``None``."""
+    return None if part is None else tree.map_structure(function, part, *more)
+
+
+def array(value: Any) -> NDArray:
+    """Returns what ``fit`` may take, of any framework, as an array."""
+    return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+
+
+def draw(given: Any, inputs: int, twice: bool) -> Sample:
+    """Looks at a data set: arrays, batches of any kind, or a pair or triple of arrays.
+
+    An iterator that cannot start again is left alone. Random numbers of Python and NumPy are as before.
+
+    Args:
+        given: What ``fit`` takes, or images alone.
+        inputs: Number of the model's inputs; 0 if unknown.
+        twice: Whether to look for another order in a second pass.
+
+    Raises:
+        NotReadError: If it cannot be looked at.
+    """
+    state = np.random.get_state(), random.getstate()  # noqa: NPY002
+    try:
+        if _is_array(given) or hasattr(given, "detach"):
+            given = (given,)
+        if isinstance(given, tuple | list) and 1 <= len(given) <= 3 and not _is_batch(given[0]):
+            return _from_arrays(*given, inputs=inputs)
+        sample = from_batches(_batches(given))
+        if twice:
+            again = from_batches(_batches(given))
+            sample.reordered = getattr(given, "shuffle", None) is True or _differ(sample, again)
+        sample.whole = len(sample.sizes) == _count(given)
+        return sample
+    finally:
+        np.random.set_state(state[0])  # noqa: NPY002
+        random.setstate(state[1])
+
+
+def from_batches(batches: Iterable[Any]) -> Sample:
+    """Returns the sample that a few batches make.
+
+    Raises:
+        NotReadError: If there is none.
+    """
+    parts = []
+    for batch in itertools.islice(batches, BATCHES):
+        x, y, w = keras.utils.unpack_x_y_sample_weight(tuple(batch) if isinstance(batch, list) else batch)
+        parts.append(tuple(mapped(array, part) for part in (x, y, w)))
+        if sum(_rows(part[0]) for part in parts) >= LOOK:
+            break
+    if not parts:
+        raise NotReadError("it gives no batch")
+    x, y, weights = (mapped(lambda *a: np.concatenate(a), *part) for part in zip(*parts, strict=True))
+    return Sample(x, y, weights, y, sizes=[_rows(part[0]) for part in parts])
+
+
+def _batches(given: Any) -> Iterable[Any]:
+    if callable(getattr(given, "take", None)) and hasattr(given, "element_spec"):  # tf.data
+        return given.take(BATCHES)
+    if hasattr(given, "__getitem__") and hasattr(given, "__len__"):
+        places = dict.fromkeys(np.linspace(0, len(given) - 1, BATCHES).astype(int).tolist())
+        return (given[i] for i in places)
+    if not hasattr(given, "__iter__"):
+        raise NotReadError(f"a {type(given).__name__} is nothing that fit takes")
+    if iter(given) is given:
+        raise NotReadError("a generator can be read only once: audit.Callback sees its batches inside fit")
+    return given
+
+
+def _from_arrays(x: Any, y: Any = None, weights: Any = None, *, inputs: int = 1) -> Sample:
+    if isinstance(x, list) and inputs == 1 and len(x) > 1:
+        x = np.stack([array(a) for a in x])
+    parts = [mapped(lambda a: a if _is_array(a) else array(a), part) for part in (x, y, weights)]
+    lengths = {len(a) for part in parts if part is not None for a in tree.flatten(part)}
+    if len(lengths) != 1 or 0 in lengths:
+        raise NotReadError("it is empty" if lengths == {0} else f"its arrays have lengths {sorted(lengths)}")
+    (n,) = lengths
+    # At random, since a set may be laid out in blocks or in turns.
+    places = np.sort(np.random.default_rng(0).permutation(n)[:COMPARED])
+    some = places[np.sort(np.random.default_rng(1).permutation(len(places))[:LOOK])]
+    x, labels, weights = (mapped(lambda a: a[some], part) for part in parts)
+    images = images_in(parts[0])[:1]
+    source = small(images[0], places) if images and isinstance(images[0], np.ndarray) else None
+    return Sample(x, labels, weights, parts[1], True, source)
+
+
+def small(images: NDArray, places: NDArray | None = None) -> NDArray:
+    """Returns about 32 x 32 pixels of each image, at even distances: enough to tell images apart."""
+    height, width = (max(1, n // 32) for n in images.shape[1:3])
+    seen = images[:, : height * 32 : height, : width * 32 : width]
+    return np.ascontiguousarray(seen if places is None else seen[places])
+
+
+def is_image(value: Any) -> bool:
+    """Returns whether an array holds images with their channels last."""
+    return len(getattr(value, "shape", ())) == 4 and value.shape[3] in (1, 3)
+
+
+def images_in(x: Any) -> list[NDArray]:
+    """Returns the arrays of images among the inputs."""
+    return [value for value in tree.flatten(x) if is_image(value)]
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, np.ndarray | data.ImageSequence)
+
+
+def _is_batch(value: Any) -> bool:
+    """Whether the first element is a batch itself: a list of batches has pairs in it."""
+    return isinstance(value, tuple) and len(value) in (2, 3)
+
+
+def _rows(x: Any) -> int:
+    return len(tree.flatten(x)[0])
+
+
+def _count(given: Any) -> int | None:
+    """Number of batches, where it is known."""
+    try:
+        return len(given)
+    except TypeError:
+        return None
+
+
+def _differ(a: Sample, b: Sample) -> bool:
+    """By the labels, where there are several: images may be augmented, and differ for that."""
+    labels = [] if a.labels is None else tree.flatten(a.labels)
+    by_labels = any(len(np.unique(v, axis=0)) > 1 for v in labels)
+    first, second = (tree.flatten(s.labels if by_labels else s.x) for s in (a, b))
+    return not all(map(np.array_equal, first, second))

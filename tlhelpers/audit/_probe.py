@@ -1,0 +1,227 @@
+"""What a model does with images, seen from inside one call of it, and what its losses want."""
+
+import contextlib
+import functools
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import keras
+import numpy as np
+from keras import ops, tree
+from numpy.typing import NDArray
+
+from tlhelpers.audit._draw import mapped
+from tlhelpers.audit._keras import leaves
+from tlhelpers.audit._model import CONVOLUTIONS, Base
+
+CHUNK, SECONDS = 16, 2.0  # images in one call; after so long no other call is begun
+ACTIVATIONS = {"softmax", "sigmoid", "relu", "relu6", "tanh", "elu", "gelu", "silu", "leakyrelu", "softplus"}
+Wants = Literal["logits", "probabilities"]
+
+
+@dataclass
+class Seen:
+    """What was seen in calls of a model in inference mode.
+
+    Attributes:
+        outputs: What the model gave: name -> array ``(n, ...)``.
+        features: What the base gave, averaged over the map: ``(n, d)``; ``None`` if there is no base.
+        ends: Names of the activations that the outputs come from; ``None`` where that cannot be told.
+        before: The layer with weights below each output layer.
+        pinned: Whether the base is called with ``training=False`` inside the model.
+    """
+
+    outputs: dict[str, NDArray]
+    features: NDArray | None
+    ends: dict[str, str | None]
+    before: dict[str, keras.layers.Layer | None]
+    pinned: bool
+
+
+Call = tuple[
+    keras.layers.Layer, tuple[int, ...], Any, dict[str, Any]
+]  # layer, ids of inputs, output, arguments
+
+
+def look(model: keras.Model, base: Base | None, x: Any) -> Seen:
+    """Calls a model on images, some at a time, and records what its layers do.
+
+    Args:
+        model: A built model.
+        base: Its pretrained part.
+        x: Inputs, as the model itself takes them.
+    """
+    begun = time.perf_counter()
+    calls: list[Call] = []
+    with _watched(_all(model, base), functools.partial(_record, calls)):
+        named = _named(model, _call(model, x, slice(2)))
+    inner = set() if base is None else {id(layer) for layer in base.layers}
+    of_base = [layer for layer, *_ in calls if id(layer) in inner and not isinstance(layer, keras.Model)]
+    ends = {name: _end(calls, value) for name, value in named.items()}
+    network = None if base is None else base.network
+    pinned = any(kw.get("training") is False for layer, _, _, kw in calls if layer is network)
+    calls = []  # they hold every map of the network
+    outputs, maps = [], []
+    for start in range(0, len(tree.flatten(x)[0]), CHUNK):
+        if start and time.perf_counter() - begun > SECONDS:
+            break
+        with _watched(of_base[-1:], functools.partial(_record, calls)):
+            named = _named(model, _call(model, x, slice(start, start + CHUNK)))
+        outputs.append({name: _numpy(value) for name, value in named.items()})
+        maps += [_numpy(tree.flatten(calls[-1][2])[0])] if of_base else []
+        calls.clear()
+    return Seen(
+        {name: np.concatenate([part[name] for part in outputs]) for name in outputs[0]},
+        np.concatenate([m.mean(axis=tuple(range(1, m.ndim - 1))) for m in maps]) if maps else None,
+        {name: end[0] for name, end in ends.items()},
+        {name: end[1] for name, end in ends.items()},
+        pinned,
+    )
+
+
+def _call(model: keras.Model, x: Any, rows: slice) -> Any:
+    return model(mapped(lambda a: ops.convert_to_tensor(a[rows]), x))
+
+
+def at_first_convolution(model: keras.Model, base: Base, x: Any, training: bool = False) -> NDArray | None:
+    """Returns what reaches the first convolution of the base; ``None`` if nothing does.
+
+    Args:
+        model: A built model.
+        base: Its pretrained part.
+        x: Inputs, as the model itself takes them.
+        training: Whether in training mode: with augmentation.
+    """
+    seen: list[NDArray] = []
+
+    def stop(layer: keras.layers.Layer, call: Callable, inputs: Any, *args: Any, **kwargs: Any) -> None:
+        seen.append(_numpy(inputs))
+        raise _ReachedError
+
+    with _watched([layer for layer in base.layers if isinstance(layer, CONVOLUTIONS)], stop):
+        try:
+            model(mapped(ops.convert_to_tensor, x), training=training)
+        except Exception:  # Keras may wrap what a layer raises
+            if not seen:
+                raise
+    return seen[0] if seen else None
+
+
+class _ReachedError(Exception):
+    """Ends a call of the model at its first convolution."""
+
+
+def _all(model: keras.Model, base: Base | None) -> Iterator[keras.layers.Layer]:
+    yield from leaves(model)
+    if base is not None and base.network is not None and base.network is not model:
+        yield base.network
+
+
+@contextlib.contextmanager
+def _watched(layers: Iterable[keras.layers.Layer], see: Callable) -> Iterator[None]:
+    """Puts a function before the calls of layers: it gets the layer, its own call and the arguments."""
+    hidden = []
+    try:
+        for layer in {id(layer): layer for layer in layers}.values():
+            hidden.append((vars(layer), vars(layer).get("call")))
+            vars(layer)["call"] = functools.partial(see, layer, layer.call)  # hides the method of the class
+        yield
+    finally:
+        for attributes, call in hidden:
+            attributes.pop("call", None)
+            attributes.update({} if call is None else {"call": call})
+
+
+def _record(calls: list[Call], layer: keras.layers.Layer, call: Callable, *args: Any, **kwargs: Any) -> Any:
+    output = call(*args, **kwargs)
+    inputs = tree.flatten(args[:1])
+    calls.append((layer, tuple(map(id, inputs)), output, {**kwargs, "held": inputs}))  # held: ids stay unique
+    return output
+
+
+def _end(calls: list[Call], output: Any) -> tuple[str | None, keras.layers.Layer | None]:
+    """Follows an output down to its activation, and to the layer with weights below the one it is of."""
+    name: str | None = None
+    wanted, place, heads = id(output), len(calls), 0
+    while place:
+        place -= 1
+        layer, inputs, given, _ = calls[place]
+        if wanted not in map(id, tree.flatten(given)) or isinstance(layer, keras.Model):
+            continue
+        activation = getattr(layer, "activation", None)
+        own = str(getattr(activation, "__name__", type(activation or layer).__name__)).lower()
+        if heads:
+            if layer.weights:
+                return name, layer
+        else:
+            name = own if own in ACTIVATIONS else name
+            if layer.weights:
+                heads, name = 1, name or ("linear" if own in ("linear", "dense", "nonetype") else None)
+        if len(inputs) != 1:
+            break
+        wanted = inputs[0]
+    return name, None
+
+
+def _named(model: keras.Model, given: Any) -> dict[str, Any]:
+    """Returns outputs by the names that losses and labels know them by."""
+    if isinstance(given, dict):
+        return dict(given)
+    values = tree.flatten(given)
+    names = getattr(model, "output_names", None) or []
+    return dict(
+        zip(names if len(names) == len(values) else map(str, range(len(values))), values, strict=True)
+    )
+
+
+def _numpy(value: Any) -> NDArray:
+    found = np.array(ops.convert_to_numpy(value))
+    return found if found.dtype.kind in "iub" else found.astype(np.float32)
+
+
+def wants(loss: Callable, n_outputs: int, targets: NDArray | None) -> Wants | None:
+    """Returns what a loss takes, by trying it; ``None`` if it takes neither, as a squared error does.
+
+    Beyond 1, a cross-entropy of logits still falls as the right output rises; one of probabilities is cut
+    off. From 0.6 to 0.9 both fall, so that this is asked second.
+
+    Args:
+        loss: Function of targets and outputs.
+        n_outputs: Number of outputs.
+        targets: Some targets, which tell their form; ``None``: each form is tried.
+    """
+    n = max(2, min(n_outputs, 8))
+    right = np.eye(n, max(n_outputs, 2), dtype=np.float32)
+    right = right if n_outputs > 1 else np.array([[0.0], [1.0]], np.float32)
+    forms = {
+        "rows": right,
+        "numbers": np.arange(n, dtype=np.int32),
+        "column": np.arange(n, dtype=np.int32)[:, None],
+    }
+    if targets is not None:
+        rows = targets.ndim == 2 and targets.shape[1] == n_outputs
+        forms = {key: forms[key] for key in (("rows",) if rows else ("numbers", "column"))}
+    elif n_outputs == 1:
+        forms = {"rows": right}
+    for form in forms.values():
+        with contextlib.suppress(Exception):
+            signs = 2 * right - 1
+            low, high = _mean(loss, form, 1.05 * signs), _mean(loss, form, 1.5 * signs)
+            if np.isfinite([low, high]).all() and low - high > 1e-4 * abs(low) + 1e-7:
+                return "logits"
+            poor, good = (_mean(loss, form, _probabilities(right, p)) for p in (0.6, 0.9))
+            if np.isfinite([poor, good]).all() and poor - good > 1e-4 * abs(poor):
+                return None if high > low * (1 + 1e-4) + 1e-3 else "probabilities"
+    return None
+
+
+def _probabilities(right: NDArray, p: float) -> NDArray:
+    rest = (1 - p) / max(1, right.shape[1] - 1)
+    return np.where(right > 0, p, rest).astype(np.float32)
+
+
+def _mean(loss: Callable, targets: NDArray, outputs: NDArray) -> float:
+    value = loss(ops.convert_to_tensor(targets), ops.convert_to_tensor(outputs.astype(np.float32)))
+    return float(np.mean(ops.convert_to_numpy(value)))

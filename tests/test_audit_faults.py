@@ -30,6 +30,12 @@ X_VAL, Y_VAL = photos(16, seed=5)
 SEVERAL = np.stack([Y, 1 - Y, np.ones_like(Y)], 1).astype("float32")
 
 
+@pytest.fixture(autouse=True)
+def same_weights() -> None:
+    """The networks of one test are the same in each run."""
+    keras.utils.set_random_seed(0)
+
+
 def good(n: int = 2, end: str | None = None) -> keras.Model:
     return head(unknown(), n, end)
 
@@ -260,7 +266,8 @@ FAULTS = {
 }
 
 TWINS = {
-    "a frozen base": lambda: (compiled(head(known())), (X, Y), (X_VAL, Y_VAL)),
+    # Its weights are random, and say little of the images: so few that neighbours are not compared.
+    "a frozen base": lambda: (compiled(head(known())), (X[:32], Y[:32]), (X_VAL, Y_VAL)),
     "LoRA": lambda: (lora(frozen=False), (X, Y)),
     "augmentation before the scaling": lambda: (
         augmented(

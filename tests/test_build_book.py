@@ -26,6 +26,7 @@ def title(book: Path) -> str:
     return (book / "_build" / "html" / "page.html").read_text().split("<h1>")[1].split("<")[0].strip()
 
 
+@pytest.mark.fault("a build of the website that fails or is killed")
 def test_a_failed_build_leaves_the_last_website(book: Path) -> None:
     assert build_book.build(book) == ""
     assert title(book) == "First"
@@ -39,6 +40,7 @@ def test_a_failed_build_leaves_the_last_website(book: Path) -> None:
     assert sorted(p.name for p in (book / "_build").iterdir()) == ["html"]
 
 
+@pytest.mark.fault("a build of the website that fails or is killed")
 def test_a_killed_build_leaves_the_last_website(book: Path) -> None:
     assert build_book.build(book) == ""
     (book / "page.md").write_text("# Second\n")

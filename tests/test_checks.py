@@ -96,6 +96,7 @@ def crossed(functions: dict[str, Callable], bad: dict[str, tuple]) -> list:
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize(("call", "word"), crossed(ON_FEATURES, BAD_FEATURES))
+@pytest.mark.fault("arguments that would give a quiet NaN or a wrong number")
 def test_bad_features_end_in_a_clear_error(call, word):
     with pytest.raises((ValueError, TypeError), match=word) as raised:
         call()
@@ -141,6 +142,7 @@ BAD_LABELS = {
 
 
 @pytest.mark.parametrize(("call", "word"), crossed(ON_LABELS, BAD_LABELS))
+@pytest.mark.fault("arguments that would give a quiet NaN or a wrong number")
 def test_bad_labels_end_in_a_clear_error(call, word):
     with pytest.raises((ValueError, TypeError), match=word) as raised:
         call()
@@ -159,6 +161,7 @@ MASKED = (
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, id=f"{n}: a mask for labels") for n in MASKED])
+@pytest.mark.fault("arguments that would give a quiet NaN or a wrong number")
 def test_a_mask_of_hits_is_no_label(name):
     with pytest.raises(ValueError, match="these are bool"):
         ON_LABELS[name](Y > 0)
@@ -176,6 +179,7 @@ KNOWN_CLASSES = ("by_class", "confusion", "confident_mistakes", "label_errors", 
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, id=f"{n}: a label without a class") for n in KNOWN_CLASSES])
+@pytest.mark.fault("arguments that would give a quiet NaN or a wrong number")
 def test_a_label_above_the_classes_is_refused(name):
     with pytest.raises(ValueError, match="from 0 to 2; these go from 0 to 3"):
         ON_LABELS[name](np.where(np.arange(N) == 5, 3, Y))
@@ -194,6 +198,7 @@ NEED_CLASSES = (
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, id=f"{n}: a single class") for n in NEED_CLASSES])
+@pytest.mark.fault("arguments that would give a quiet NaN or a wrong number")
 def test_a_single_class_is_refused(name):
     with pytest.raises(ValueError, match=r"one class|at least two"):
         ON_LABELS[name](np.zeros(N, int))
@@ -242,6 +247,7 @@ BAD_LOGITS = {
 @pytest.mark.parametrize(
     ("call", "word"), crossed(ON_PROBABILITIES, BAD_PROBABILITIES) + crossed(ON_LOGITS, BAD_LOGITS)
 )
+@pytest.mark.fault("arguments that would give a quiet NaN or a wrong number")
 def test_bad_scores_end_in_a_clear_error(call, word):
     with pytest.raises((ValueError, TypeError), match=word) as raised:
         call()
@@ -257,6 +263,7 @@ UNBOUNDED = {
 @pytest.mark.parametrize(
     ("y", "z"), UNBOUNDED.values(), ids=[f"fit_temperature: {kind}" for kind in UNBOUNDED]
 )
+@pytest.mark.fault("arguments that would give a quiet NaN or a wrong number")
 def test_a_temperature_at_the_end_of_its_range_is_none(y, z):
     with pytest.raises(ValueError, match=r"no temperature from 0\.01 to 100 is the best"):
         calibration.fit_temperature(y, z)
@@ -320,6 +327,7 @@ ON_NUMBERS: dict[str, tuple[Callable, list]] = {
         for value in values
     ],
 )
+@pytest.mark.fault("arguments that would give a quiet NaN or a wrong number")
 def test_a_bad_number_ends_in_a_clear_error(function, value):
     with pytest.raises(
         (ValueError, TypeError), match=r"xpected|must|needs|two finite|NaN|too few|ks is empty"
@@ -332,6 +340,7 @@ BAD_WEIGHTS = {"NaN": np.nan, "infinity": np.inf, "1e20, whose square overflows"
 
 
 @pytest.mark.parametrize("value", BAD_WEIGHTS.values(), ids=[f"l2_sp: a weight of {k}" for k in BAD_WEIGHTS])
+@pytest.mark.fault("arguments that would give a quiet NaN or a wrong number")
 def test_a_penalty_that_is_no_number_is_refused(value):
     with pytest.raises(ValueError, match=r"l2_sp is (nan|inf)"):
         losses.l2_sp([ops.convert_to_tensor(put(F, value))], [F])

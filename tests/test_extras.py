@@ -23,6 +23,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 NEEDS = {
     "tlhelpers.plots": "plots",
     "tlhelpers.tuning": "tuning",
+    "tlhelpers.app.audit_command": "app",
     "tlhelpers.app.cli": "app",
     "tlhelpers.app.commands": "app",
     "tlhelpers.app.methods": "app",

@@ -19,7 +19,7 @@ from PIL import Image
 from in_a_child import Outcome, read_all
 from tlhelpers.data import _damage
 
-pytestmark = pytest.mark.fault
+pytestmark = pytest.mark.fault("images, folders and archives that are odd or damaged")
 
 
 def photo(seed: int = 0, size: tuple[int, int] = (120, 90)) -> Image.Image:

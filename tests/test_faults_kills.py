@@ -15,7 +15,7 @@ from tlhelpers import paths, staging
 from tlhelpers.app import cache_folder
 from tools.numbers.provenance import ROOT
 
-pytestmark = pytest.mark.fault
+pytestmark = pytest.mark.fault("a process is killed")
 
 NAMES = {"report": "report.html", "keras": "model.keras", "onnx": "model.onnx", "classes": "classes.txt"}
 REPLACING = """

@@ -16,7 +16,7 @@ import pytest
 from in_a_child import Outcome, read_all
 from weights_files import HEADER, Block, LongStorage, Tensor, content, dumps, floats
 
-pytestmark = pytest.mark.fault
+pytestmark = pytest.mark.fault("weights files, damaged or hostile")
 
 ADVICE = "Install its package again, or take the file from its original source."
 

@@ -69,7 +69,7 @@ def start(script: str, folder: Path) -> subprocess.Popen:
 
 
 @pytest.mark.slow
-@pytest.mark.fault
+@pytest.mark.fault("a process is killed")
 @pytest.mark.parametrize(
     ("script", "n"),
     [(CACHE, max(6, KILLS)), (TRAINING, KILLS), (SEARCH, KILLS)],

@@ -82,21 +82,19 @@ def test_a_test_pool_has_its_share_of_each_class(y, share):
     st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["test", "val", "train"])), min_size=2, max_size=12)
 )
 def test_copies_of_a_picture_never_lie_in_two_splits(pictures):
-    """Each number is a picture; files with one number are copies. Whatever is used, none is torn apart."""
+    """Each number is a picture; files with one number are copies, of which one is used."""
     entries = [(f"{i}.png", split, "cat") for i, (_, split) in enumerate(pictures)]
     looks = {
-        name: _scan.Look(bytes([which]), (16, 16), which, np.zeros((16, 16, 3), np.float32))
+        name: _scan.Look(bytes([which]), (16, 16), which, np.zeros((16, 16, 3), np.float32), None)
         for (name, _, _), (which, _) in zip(entries, pictures, strict=True)
     }
-    for split_here in (True, False):
-        _, left_out = _copies.find_copies(entries, looks, split_here)
-        used: dict[int, list[str]] = {}
-        for (name, split, _), (which, _) in zip(entries, pictures, strict=True):
-            if name not in left_out:
-                used.setdefault(which, []).append(split)
-        assert set(used) == {which for which, _ in pictures}, "one copy of each is kept"
-        assert all(len(set(splits)) == 1 for splits in used.values())
-        assert not split_here or all(len(s) == 1 for s in used.values() if s[0] == "train")
+    for policy in ("group", "drop", "keep"):
+        left_out = _copies.find_copies(entries, looks, policy).left_out
+        used = [
+            which for (name, _, _), (which, _) in zip(entries, pictures, strict=True) if name not in left_out
+        ]
+        every = sorted(which for which, _ in pictures)
+        assert sorted(used) == (every if policy == "keep" else sorted(set(every)))
 
 
 # --- Keys ---
@@ -206,7 +204,7 @@ def test_a_picture_of_any_mode_comes_back(size, mode, draw):
             )
         else:
             expected = np.repeat(x[..., None], 3, axis=2)
-    found = _decoding.decode(saved(image), None)
+    found = _decoding.decode(saved(image), None, white=65535)
     assert found.dtype == np.uint8
     assert found.shape == (*size, 3)
     exact = mode in ("RGB", "L", "1", "P")

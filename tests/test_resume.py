@@ -132,6 +132,7 @@ OTHERS: dict[str, Callable[[], dict]] = {
 
 
 @pytest.mark.parametrize("what", OTHERS)
+@pytest.mark.fault("a backup of another training")
 def test_another_training_does_not_go_on_from_a_backup(tmp_path, what):
     interrupt(tmp_path)
     epochs = []
@@ -141,6 +142,7 @@ def test_another_training_does_not_go_on_from_a_backup(tmp_path, what):
     assert len(files(tmp_path)) == 2  # those of the stopped training: it can still go on
 
 
+@pytest.mark.fault("a backup of another training")
 def test_other_weights_or_other_frozen_layers_are_another_training(tmp_path):
     interrupt(tmp_path)
     for change in ("weights", "frozen"):
@@ -166,6 +168,7 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("how", DAMAGE)
+@pytest.mark.fault("backups of a training, damaged")
 def test_a_damaged_backup_gives_way_to_the_one_before(tmp_path, undisturbed, how, caplog):
     interrupt(tmp_path)
     newest = files(tmp_path)[-1]
@@ -177,6 +180,7 @@ def test_a_damaged_backup_gives_way_to_the_one_before(tmp_path, undisturbed, how
     assert "is not what was written" in caplog.text
 
 
+@pytest.mark.fault("backups of a training, damaged")
 def test_where_all_backups_are_damaged_it_starts_anew(tmp_path, undisturbed):
     interrupt(tmp_path)
     for path in files(tmp_path):
@@ -211,6 +215,7 @@ SCRIPT = textwrap.dedent("""
 
 
 @pytest.mark.slow
+@pytest.mark.fault("a process is killed")
 def test_kills_while_a_backup_is_written(tmp_path, undisturbed):
     """SIGKILL on both sides of the moment when a backup becomes one, in one epoch after the other."""
     here = Path(__file__).resolve()

@@ -230,6 +230,7 @@ def test_there_are_many_changes() -> None:
 @pytest.mark.parametrize(
     "change", CHANGES.values(), ids=[f"features: {name} changed in memory" for name in CHANGES]
 )
+@pytest.mark.fault("a network that changed behind its cached features")
 def test_a_change_is_seen(change, x, monkeypatch, cache):
     """The first call compiled, exported and kept what holds no longer."""
     backbone = build()
@@ -249,6 +250,7 @@ def test_a_change_is_seen(change, x, monkeypatch, cache):
 
 @pytest.mark.parametrize("engine", [name for name in ENGINES if name != "keras"])
 @pytest.mark.parametrize("name", ["Normalization.mean", "a global number"])
+@pytest.mark.fault("a network that changed behind its cached features")
 def test_an_exported_graph_of_the_old_network_is_not_run(engine, name, x, monkeypatch):
     """Not from disk, and not from memory."""
     backbone = build()

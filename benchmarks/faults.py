@@ -33,7 +33,8 @@ class Watch:
         """As `pytest.raises`; notes what was raised."""
         with self.raises(*args, **options) as caught:
             yield caught
-        self.texts.append(f"{caught.type.__name__}: {caught.value}")
+        if issubclass(caught.type, Exception):  # not the KeyboardInterrupt of a test that stops something
+            self.texts.append(f"{caught.type.__name__}: {caught.value}")
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:

@@ -68,9 +68,10 @@ def done(page: Page, act: Any) -> None:
 
 def added(page: Page, act: Any) -> None:
     """Do something, and wait until the files were read."""
-    before = page.evaluate(f"{DATA}.added")
+    number = f"({DATA}.added ?? '0')"
+    before = page.evaluate(number)
     act()
-    page.wait_for_function(f"{DATA}.added !== {json.dumps(before)}")
+    page.wait_for_function(f"{number} !== {json.dumps(before)}")
 
 
 @pytest.fixture(scope="module")

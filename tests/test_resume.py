@@ -78,13 +78,21 @@ def undisturbed() -> tuple[dict[str, np.ndarray], dict[str, list[float]]]:
     return weights(model), history.history
 
 
+def assert_close(found: np.ndarray, expected: np.ndarray, what: str) -> None:
+    """As two undisturbed trainings agree: a sum over threads has no fixed order, its last bits are chance.
+
+    Another dropout mask, order or average moves these weights by 1e-2.
+    """
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6, err_msg=what)
+
+
 def assert_equal(found: tuple[keras.Model, keras.callbacks.History], expected: tuple[dict, dict]) -> None:
-    """To the last bit: weights and history."""
+    """Weights and history of all epochs are those of an undisturbed training."""
     model, history = found
     assert history.epoch == [0, 1, 2, 3, 4]
-    assert history.history == pytest.approx(expected[1], rel=1e-6)
+    assert history.history == pytest.approx(expected[1], rel=1e-5)
     for path, value in weights(model).items():
-        np.testing.assert_array_equal(value, expected[0][path], err_msg=path)
+        assert_close(value, expected[0][path], path)
 
 
 @pytest.mark.parametrize("behind_the_last", [False, True])
@@ -227,6 +235,6 @@ def test_kills_while_a_backup_is_written(tmp_path, undisturbed):
         done = subprocess.run([sys.executable, str(script), str(folder), str(kill_at)], env=os.environ)
         assert done.returncode == (0 if kill_at == 1000 else -signal.SIGKILL)
     with np.load(folder / "done.result.npz") as found:
-        for i, value in enumerate(undisturbed[0].values()):
-            np.testing.assert_array_equal(found[str(i)], value)
+        for i, (path, value) in enumerate(undisturbed[0].items()):
+            assert_close(found[str(i)], value, path)
     assert [path.name for path in folder.iterdir()] == ["done.result.npz"]

@@ -1,6 +1,6 @@
-"""Ways to use a pretrained backbone, on the same images with as many passes: accuracy, time, memory.
+"""Ways to use a pretrained backbone, on the same labels with as many passes: accuracy, time, memory.
 
-    python benchmarks/comparison.py [--seeds 0 1 2] [--methods probe naive ...] [--stamp]
+    python benchmarks/comparison.py [--seeds 0 1 2] [--methods probe naive ...] [--most 100] [--stamp]
 
 Takes hours. Each run is kept when it is done, and the same call goes on where it was stopped. A process of
 its own trains one method with one seed, so that its peak memory can be read, and has one core to itself.
@@ -27,17 +27,17 @@ from _common import RESULTS, memory_kb, table, write
 
 from tlhelpers import data, evaluation
 from tlhelpers.course import claims, comparison
-from tlhelpers.recipes import Recipe
+from tlhelpers.recipes import Recipe, epochs_for
 from tools.numbers import provenance
 
-IMAGE_SIZE, N_TEST, MOST_VALIDATION = 96, 2000, 1000
-# Data set, images a class, methods. The backbone was not made for digits.
+IMAGE_SIZE, N_TEST = 96, 2000
+# Data set, labels a class, methods. The backbone was not made for digits.
 PLAN: list[tuple[str, tuple[int, ...], tuple[str, ...]]] = [
-    ("cifar10", (5, 50, 500), comparison.EQUAL),
+    ("cifar10", (5, 10, 20, 50, 100, 500), comparison.CORE),
+    ("cifar10", (5, 50, 500), tuple(m for m in comparison.EQUAL if m not in comparison.CORE)),
+    ("digits", (5, 10, 20, 50), (*comparison.CORE, "depths")),
     ("cifar10", (500,), ("more_of_all",)),
-    ("digits", (5, 50), ("scratch", "probe", "naive", "probe_then_full")),
 ]
-SIZES = {5: "few", 50: "some", 500: "many"}  # as chapter 8 calls them
 CHAPTER = {"08_comparison": comparison.EQUAL, "08_more": ("more_of_all",)}  # its two measurements
 
 
@@ -56,14 +56,9 @@ def key(name: str, method: str, per_class: int, seed: int) -> str:
 def train(name: str, method: str, seed: int, per_class: int) -> dict[str, float]:
     """Trains one method once and tests it."""
     n_train = 10 * per_class
-    loaded = data.load(
-        name,
-        n_train=n_train,
-        n_val=min(n_train, MOST_VALIDATION),
-        n_test=N_TEST if name != "digits" else None,
-        seed=seed,
-    )
-    recipe = Recipe(epochs=comparison.epochs_for(n_train), learning_rate=1e-3)
+    n_test = N_TEST if name != "digits" else None
+    loaded = data.load(name, n_train=n_train, n_val=0, n_test=n_test, seed=seed)
+    recipe = Recipe(epochs=epochs_for(n_train), learning_rate=1e-3)
     setting = comparison.Setting(
         loaded, recipe, name != "digits", seed, "efficientnet_lite0", image_size=IMAGE_SIZE
     )
@@ -136,13 +131,13 @@ def show(done: dict[str, dict[str, float]]) -> dict:
                 f"{means['n_trained']:,.0f}",
             ]
         )
-    columns = ["data", "images a class", "method", "test accuracy", "seeds"]
+    columns = ["data", "labels a class", "method", "test accuracy", "seeds"]
     return table([*columns, "seconds on one core", "peak MB", "trained weights"], rows)
 
 
 def for_site(done: dict[str, dict[str, float]]) -> dict:
     """Returns ``columns`` and ``rows`` of the table that can be filtered, and ``values`` of the explorer."""
-    columns: list[dict] = [{"name": name, "filter": True} for name in ("data", "images a class", "method")]
+    columns: list[dict] = [{"name": name, "filter": True} for name in ("data", "labels a class", "method")]
     columns += [
         {"name": "test accuracy (95 % interval)", "unit": "%"},
         {"name": "seconds on one core", "filter": [30, 100, 300, 1000]},
@@ -167,19 +162,21 @@ def store(done: dict[str, dict[str, float]]) -> None:
     write("comparison", show(done), about | for_site(done))
 
 
-def values(done: dict[str, dict[str, float]], chosen: Sequence[str], seed: int) -> dict[str, float] | None:
-    """Returns what chapter 8 says of some methods and one seed: like ``probe_few`` and ``probe_few_seconds``.
+def values(
+    done: dict[str, dict[str, float]], chosen: Sequence[str], seed: int, most: int = 500
+) -> dict[str, float] | None:
+    """Returns what chapter 8 says of some methods and one seed: like ``probe_n5`` and ``probe_n5_seconds``.
 
     ``None`` if a run is missing.
     """
     wanted = {
-        f"{method}_{SIZES[n]}": key(name, method, n, seed)
+        f"{method}_n{n}": key(name, method, n, seed)
         for name, sizes, methods in PLAN
         for method in methods
         for n in sizes
-        if name == "cifar10" and method in chosen
+        if name == "cifar10" and method in chosen and n <= most
     }
-    if not all(run in done for run in wanted.values()):
+    if not wanted or not all(run in done for run in wanted.values()):
         return None
     found = {claim: done[run]["accuracy"] for claim, run in wanted.items()}
     if chosen == comparison.EQUAL:
@@ -212,6 +209,7 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--methods", nargs="+", default=list(comparison.METHODS), choices=comparison.METHODS)
+    parser.add_argument("--most", type=int, default=500, help="labels a class, at most")
     parser.add_argument(
         "--stamp", action="store_true", help="go on with runs of other code, if some come out the same again"
     )
@@ -235,7 +233,7 @@ def main() -> None:
     missing = [
         (name, method, seed, left)
         for name, method, seed, sizes in runs(args.seeds, args.methods)
-        if (left := [n for n in sizes if key(name, method, n, seed) not in done])
+        if (left := [n for n in sizes if n <= args.most and key(name, method, n, seed) not in done])
     ]
     cores: queue.SimpleQueue = queue.SimpleQueue()
     for core in os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else [0]:
@@ -251,7 +249,7 @@ def main() -> None:
     store(done)  # also where nothing was missing: the code may be another one
     os.environ[claims.CODE] = json.dumps({c: {f"benchmarks/{Path(__file__).name}": code} for c in CHAPTER})
     for chapter, methods in CHAPTER.items():
-        measured = {seed: found for seed in args.seeds if (found := values(done, methods, seed))}
+        measured = {seed: found for seed in args.seeds if (found := values(done, methods, seed, args.most))}
         if measured:
             claims.over_seeds(
                 chapter,

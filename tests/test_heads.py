@@ -41,6 +41,25 @@ def test_of_equals_the_stronger_penalty_wins():
     assert probe.strength == 0.1
 
 
+@pytest.mark.parametrize("n", [30, 1200])
+def test_without_validation_features_every_label_chooses_and_trains(n):
+    """Folds choose; then all features train, those that chose among them."""
+    f, y = blobs(n, 3, noise=2.0)
+    probe = heads.linear_probe(f, y, strengths=(1e-4, 1.0))
+    again = heads.linear_probe(f, y, f, y, strengths=(probe.strength,))
+    np.testing.assert_array_equal(probe.pipeline[1].coef_, again.pipeline[1].coef_)
+    assert probe.val_accuracy < np.mean(again.predict(f) == y)  # of images that the fold did not train on
+    assert np.isnan(heads.linear_probe(f[:3], y[:3], strengths=(0.1,)).val_accuracy)  # nothing to choose
+
+
+def test_what_cross_validation_cannot_choose_on():
+    f, y = blobs(7, 3)
+    with pytest.raises(ValueError, match="Class 2 has one image"):
+        heads.linear_probe(f[:5], y[:5])
+    with pytest.raises(ValueError, match="both f_val and y_val"):
+        heads.linear_probe(f, y, f)
+
+
 def test_standardised_by_the_training_features_alone():
     f, y = blobs(60, 3)
     f_val, y_val = blobs(30, 3, seed=1)

@@ -10,6 +10,7 @@ from typing import Protocol
 import keras
 import numpy as np
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -29,11 +30,9 @@ class Head(Protocol):
         >>> from tlhelpers import data, heads
         >>> ds = data.load("digits", n_train=200, n_val=50, n_test=50)
         >>> f_train, f_val, f_test = (x.reshape(len(x), -1) / 255 for x in (ds.x_train, ds.x_val, ds.x_test))
-        >>> both: list[heads.Head] = [
-        ...     make(f_train, ds.y_train, f_val, ds.y_val) for make in (heads.knn_head, heads.linear_probe)
-        ... ]
-        >>> [head.predict(f_test).shape for head in both]
-        [(50,), (50,)]
+        >>> head: heads.Head = heads.knn_head(f_train, ds.y_train, f_val, ds.y_val)
+        >>> head.predict(f_test).shape
+        (50,)
     """
 
     @property
@@ -98,22 +97,25 @@ class LinearProbe:
 def linear_probe(
     f_train: np.ndarray,
     y_train: np.ndarray,
-    f_val: np.ndarray,
-    y_val: np.ndarray,
+    f_val: np.ndarray | None = None,
+    y_val: np.ndarray | None = None,
     *,
     strengths: Sequence[float] = PROBE_STRENGTHS,
 ) -> LinearProbe:
     """Trains a linear classifier on frozen features; the L2 penalty is chosen on the validation features.
 
+    Without validation features it is chosen by stratified cross-validation on the training features, in at
+    most five folds (of more than 1,000 features, in one of these); then the probe is fitted on all of them.
+
     Args:
         f_train: Features ``(n, d)``; their mean and spread standardise all features.
-        y_train: Labels 0..n_classes-1, ``(n,)``; each class occurs.
-        f_val: Validation features ``(m, d)``.
-        y_val: Validation labels ``(m,)``.
+        y_train: Labels 0..n_classes-1, ``(n,)``; each class occurs, twice where nothing validates.
+        f_val: Validation features ``(m, d)``, or None.
+        y_val: Validation labels ``(m,)``, or None.
         strengths: Values of C to try.
 
     Raises:
-        ValueError: If shapes do not fit, a feature is not finite, or a class is missing.
+        ValueError: If shapes do not fit, a feature is not finite, or a class has too few images.
 
     Example:
         >>> from tlhelpers import data, heads
@@ -122,18 +124,39 @@ def linear_probe(
         >>> probe = heads.linear_probe(f_train, ds.y_train, f_val, ds.y_val)
         >>> bool((probe.predict(f_test) == ds.y_test).mean() > 0.8)
         True
+        >>> heads.linear_probe(f_train, ds.y_train).strength in heads.PROBE_STRENGTHS  # cross-validated
+        True
     """
-    f_train, y_train, f_val, y_val = _checked(f_train, y_train, f_val, y_val)
+    if (f_val is None) != (y_val is None):
+        raise ValueError("Give both f_val and y_val, or neither: then cross-validation chooses the penalty.")
     strengths = checks.numbers(strengths, "strengths", above=True)
+    if f_val is None or y_val is None:
+        f, y = checks.features(f_train, y_train, "training")
+        checks.classes(y, "The training labels")
+        pairs = [(f[a], y[a], f[b], y[b]) for a, b in (_folds(y) if len(strengths) > 1 else [])]
+    else:
+        pairs = [_checked(f_train, y_train, f_val, y_val)]
     fitted: dict[float, Pipeline] = {}
     scores: dict[float, float] = {}
     with threadpool_limits(1):  # the solver's steps are small: more threads made it four times slower
         for strength in strengths:
             pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=300))
-            fitted[strength] = pipeline.fit(f_train, y_train)
-            scores[strength] = float(np.mean(pipeline.predict(f_val) == y_val))
-    best = max(strengths, key=lambda c: (scores[c], -c))  # of equals, the stronger penalty
+            right = [pipeline.fit(*some).predict(f_b) == y_b for *some, f_b, y_b in pairs]
+            scores[strength] = float(np.mean(np.concatenate(right))) if right else float("nan")
+            fitted[strength] = pipeline
+        best = max(strengths, key=lambda c: (scores[c], -c))  # of equals, the stronger penalty
+        if f_val is None:
+            fitted[best].fit(f, y)
     return LinearProbe(fitted[best], best, scores)
+
+
+def _folds(y: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    counts = np.bincount(y)
+    if counts.min() < 2:
+        one = f"Class {counts.argmin()} has one image, too few to choose the penalty by cross-validation"
+        raise ValueError(f"{one}: give validation features, or one strength.")
+    splits = StratifiedKFold(min(5, int(counts.min())), shuffle=True, random_state=0).split(y, y)
+    return list(splits)[: 1 if len(y) > 1000 else None]
 
 
 @dataclass(frozen=True)
@@ -177,10 +200,7 @@ def mlp_head(
     """Trains a small network on frozen features, with AdamW; keeps its best epoch on the validation features.
 
     Args:
-        f_train: Features ``(n, d)``; their mean and spread standardise all features.
-        y_train: Labels 0..n_classes-1, ``(n,)``; each class occurs.
-        f_val: Validation features ``(m, d)``.
-        y_val: Validation labels ``(m,)``.
+        f_train, y_train, f_val, y_val: As `linear_probe`; validation features are needed.
         hidden: Units of the hidden layer, with ReLU.
         dropout: Share of the standardised features, and of the hidden units, dropped in training.
         epochs: Most epochs; five without an improvement end the training.
@@ -263,8 +283,8 @@ class KNNHead:
         """Returns the head as one layer, features ``(n, d)`` -> logits ``(n, n_classes)``.
 
         A Dense layer holds the training features, so that its outputs are the cosines of the angles to them;
-        an Embedding holds their labels. The softmax of these logits equals `predict_proba`, but for 1e-7.
-        Nothing in it is to be trained, so it is frozen.
+        an Embedding holds their labels. The softmax of these logits equals `predict_proba`, but for 1e-7. The
+        layer is frozen.
         """
         n, n_classes = len(self.f_train), len(self.neighbours.classes_)
         inputs = keras.Input(self.f_train.shape[1:])
@@ -289,13 +309,8 @@ def knn_head(
 ) -> KNNHead:
     """Classifies by the nearest training features; their number is chosen on the validation features.
 
-    Nothing is trained: this is the baseline that a head has to beat.
-
     Args:
-        f_train: Features ``(n, d)``.
-        y_train: Labels 0..n_classes-1, ``(n,)``; each class occurs.
-        f_val: Validation features ``(m, d)``.
-        y_val: Validation labels ``(m,)``.
+        f_train, y_train, f_val, y_val: As `mlp_head`.
         ks: Numbers of neighbours to try; larger ones than there are training features are lowered to that.
 
     Raises:
@@ -305,8 +320,7 @@ def knn_head(
         >>> from tlhelpers import data, heads
         >>> ds = data.load("digits", n_train=200, n_val=50, n_test=50)
         >>> f_train, f_val, f_test = (x.reshape(len(x), -1) / 255 for x in (ds.x_train, ds.x_val, ds.x_test))
-        >>> head = heads.knn_head(f_train, ds.y_train, f_val, ds.y_val)
-        >>> head.k in (1, 5, 10, 20)
+        >>> heads.knn_head(f_train, ds.y_train, f_val, ds.y_val).k in (1, 5, 10, 20)
         True
     """
     f_train, y_train, f_val, y_val = _checked(f_train, y_train, f_val, y_val)

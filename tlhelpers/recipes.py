@@ -67,6 +67,20 @@ class Recipe:
             checks.number(value, name)
 
 
+def epochs_for(n_train: int) -> int:
+    """Returns how often to look at so many training images: more often where they are few.
+
+    Three times at 5,000 images and more; below, so often that the steps fall with the power 0.4 of the
+    images. A rule of this course, not tuned for any method.
+
+    Example:
+        >>> from tlhelpers import recipes
+        >>> recipes.epochs_for(500), recipes.epochs_for(5000)
+        (12, 3)
+    """
+    return max(3, round(3 * (5000 / checks.whole(n_train, "n_train")) ** 0.6))
+
+
 def schedule(recipe: Recipe, steps: int) -> keras.optimizers.schedules.LearningRateSchedule | float:
     """Returns the learning rate over a run of so many steps: a line up, then a cosine or a constant.
 

@@ -5,12 +5,14 @@ Roles:
     ``{runtime}`03_model_based``` prints how long a chapter takes and how much memory, by profile.
     ``{outcome}`tl-03-2``` prints the id of a learning outcome as a badge.
     ``{measured}`growth:rows.0.seconds``` prints a number of a benchmark, ``{measured}`...:%``` in percent.
+    ``{advice}`near 20``` prints what to try first with so many labels a class at that distance.
 
 Directives:
     ``{runtimes}`` prints the table of all chapters and profiles.
     ``{benchmark} growth`` prints the table of a benchmark, and says on what machine and code it was made.
     ``{claims}`` prints all claims, each with the sentence that uses it.
     ``{benchmarks}`` prints all benchmarks, with their machine and date.
+    ``{decision}`` prints the table behind ``{advice}``.
     ``{assignments}`` prints the assignments with their points; ``{assessment}`` what assesses each outcome.
     ``{explorer}`` and ``{results}`` stand in ``components``.
 
@@ -34,6 +36,7 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # the package, for the API pages; and the reader of notebooks
 
+from tlhelpers import decision  # noqa: E402
 from tools.grading import course as coursework  # noqa: E402
 from tools.numbers import stored  # noqa: E402
 
@@ -126,6 +129,41 @@ class OutcomeRole(SphinxRole):
                 type="course",
             )
         return [nodes.inline(self.text, self.text, classes=["outcome"])], []
+
+
+class AdviceRole(SphinxRole):
+    """``{advice}`near 20```."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        """Return the method in words."""
+        distance, _, labels = self.text.partition(" ")
+        try:
+            text = decision.advise(int(labels), distance).words
+        except ValueError as error:
+            complain(f"{{advice}}`{self.text}`: {error}", self.get_location())
+            text = f"??{self.text}??"
+        return [nodes.inline(text, text, classes=["claim"])], []
+
+
+class DecisionDirective(SphinxDirective):
+    """``{decision}``: what to try first, by distance and labels."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return the table."""
+        self.env.note_reread()
+        rows = []
+        for row in decision.advice():
+            until = f"{row.at_least} to {row.below - 1:g}"
+            rows.append(
+                [
+                    decision.DISTANCES[row.distance],
+                    f"{row.at_least} and more" if row.below == float("inf") else until,
+                    row.words,
+                    f"{row.data}, {', '.join(map(str, row.measured))} labels a class",
+                ]
+            )
+        header = ["Your images", "Labels a class", "Try first", "Measured on"]
+        return [RuntimesDirective.table(header, rows)]
 
 
 class RuntimesDirective(SphinxDirective):
@@ -302,6 +340,8 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_role("runtime", RuntimeRole())
     app.add_role("measured", MeasuredRole())
     app.add_role("outcome", OutcomeRole())
+    app.add_role("advice", AdviceRole())
+    app.add_directive("decision", DecisionDirective)
     app.add_directive("runtimes", RuntimesDirective)
     app.add_directive("benchmark", BenchmarkDirective)
     app.add_directive("benchmarks", BenchmarksDirective)

@@ -1,13 +1,15 @@
 """Sphinx extension of this book: diagrams that are drawn by code, as inline SVG.
 
 Directive:
-    ``{diagram} name`` with ``:alt:`` (required), ``:name:`` to refer to it, and a caption as content.
+    ``{diagram} name`` with ``:alt:`` (required where no function tells it), ``:name:`` to refer to it, and a
+    caption as content.
 
 A diagram is a function below. Its colours are classes that ``custom.css`` fills, so that they follow the
 theme and the printer. It is 480 units wide, with letters of 16: on a telephone these are 11 pixels high.
 """
 
 import re
+import textwrap
 from collections.abc import Callable
 from html import escape
 from typing import Any
@@ -17,6 +19,8 @@ from docutils.parsers.rst import directives
 from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
+
+from tlhelpers import decision as table
 
 logger = logging.getLogger(__name__)
 WIDTH = 480
@@ -273,36 +277,54 @@ def between(start: Point, end: Point, kind: str) -> str:
     return arrow((x1, y1 + 21), (x1 - 15, y1 + 21), (x1 - 15, y2 + 13), (x2 + 132, y2 + 13), kind=kind)
 
 
-def decision() -> Picture:
-    """What to do with how many labels, at what distance from the source."""
-    leaves = (
-        ("*A\nlinear\nprobe", "probe"),
-        ("*B\nprobe at\nmany depths", "probe"),
-        ("*C\nhead first,\nthen upper\nblocks", "tuned"),
-        ("*D\nall blocks,\nagainst\nscratch", "tuned"),
+KINDS = {"scratch": "scratch", "probe": "probe", "depths": "probe"}  # the other methods fine-tune
+
+
+def decision_words() -> str:
+    """Return the decision in words, from the same table as the picture."""
+    found = []
+    for distance, words in table.DISTANCES.items():
+        rows = [r for r in table.advice() if r.distance == distance]
+        found.append(f"For {words}: " + "; ".join(f"{labels(r)}, {r.words}" for r in rows) + ".")
+    return "Decision tree. First question: do your images look like the source's photographs? " + " ".join(
+        found
     )
+
+
+def labels(row: table.Advice) -> str:
+    """Return how many labels a class a row of the table is for."""
+    if row.below == float("inf"):
+        return f"{row.at_least} labels a class and more" if row.at_least > 1 else "any number of labels"
+    return f"fewer than {row.below} labels a class"
+
+
+def decision() -> Picture:
+    """What to try first with how many labels, at what distance from the source."""
     parts = [
-        box(80, 0, 320, 56, "How many labelled images\ndo you have of each class?"),
+        box(80, 0, 320, 56, "Do your images look like\nthe source's photographs?"),
         arrow((170, 56), (170, 78), (115, 78), (115, 104)),
         arrow((310, 56), (310, 78), (365, 78), (365, 104)),
-        text(104, 92, "tens", "quiet", "end"),
-        text(376, 92, "hundreds", "quiet", "start"),
+        text(104, 92, "yes", "quiet", "end"),
+        text(376, 92, "no", "quiet", "start"),
     ]
-    for x in (0, 250):
-        parts.append(box(x, 104, 230, 56, "Do they look like the\nsource's photographs?"))
-    for i, (words, kind) in enumerate(leaves):
-        x = (0, 120, 250, 370)[i]
-        parts += [
-            arrow((x + 55, 160), (x + 55, 204)),
-            text(x + 65, 184, ("yes", "no")[i % 2], "quiet", "start"),
-            box(x, 204, 110, 92, words, kind),
-        ]
-    return 298, parts
+    lowest = 0
+    for left, distance in zip((0, 250), table.DISTANCES, strict=True):
+        top = 104
+        for row in table.advice():
+            if row.distance == distance:
+                words = textwrap.wrap(row.words, 24)
+                height = LINE * (len(words) + 1) + 20
+                label = "\n".join([labels(row), *(f"*{line}" for line in words)])
+                parts.append(box(left, top, 230, height, label, KINDS.get(row.method, "tuned")))
+                top += height + 10
+        lowest = max(lowest, top)
+    return lowest - 8, parts
 
 
 DIAGRAMS: dict[str, Callable[[], Picture]] = {
     f.__name__: f for f in (transfer, settings, freezing, features, trunk, path, decision)
 }
+WORDS: dict[str, Callable[[], str]] = {"decision": decision_words}  # what a diagram shows, where data say it
 
 
 def svg(name: str, alt: str, serial: int = 0, address: Callable[[str], str] = str) -> str:
@@ -341,7 +363,8 @@ class DiagramDirective(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Return the diagram, in a numbered figure if there is a caption."""
-        name, alt = self.arguments[0], self.options.get("alt", "")
+        name = self.arguments[0]
+        alt = WORDS[name]() if name in WORDS else self.options.get("alt", "")
         if name not in DIAGRAMS or len(alt) < 40:
             reason = (
                 f"there are {', '.join(DIAGRAMS)}" if name not in DIAGRAMS else "`:alt:` says what it shows"

@@ -1,4 +1,4 @@
-"""One controlled comparison: ways to use a pretrained backbone, on the same images, with as many passes."""
+"""One controlled comparison: ways to use a pretrained backbone, on the same labels, with as many passes."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import keras
 import numpy as np
 
-from tlhelpers import backbones, data, evaluation, features, finetune, heads
+from tlhelpers import backbones, data, decision, evaluation, features, finetune, heads
 from tlhelpers.recipes import Recipe, discriminative_rates
 
 LARGER = {"efficientnet_lite0": "efficientnet_lite2"}  # of the same family, for `more_of_all`
@@ -18,7 +18,8 @@ class Setting:
     """What all methods share.
 
     Attributes:
-        ds: Training and validation images; a method sees no others.
+        ds: The labelled images, all of them training images: what a method chooses, it chooses on parts of
+            them, so that no method reads a label that another one does not.
         recipe: Epochs, highest rate and batch of all methods that train through the backbone.
         flips: Whether a mirrored image still shows its class.
         seed: Of initial weights, order and augmentation.
@@ -29,7 +30,7 @@ class Setting:
         >>> from tlhelpers import data
         >>> from tlhelpers.course.comparison import Setting
         >>> from tlhelpers.recipes import Recipe
-        >>> ds = data.load("digits", n_train=40, n_val=10, n_test=10)
+        >>> ds = data.load("digits", n_train=40, n_val=0, n_test=10)
         >>> s = Setting(ds, Recipe(), flips=False, seed=0, backbone="efficientnet_lite0", image_size=32)
         >>> s.load_backbone().n_features
         1280
@@ -80,11 +81,6 @@ def _whole(model: keras.Model) -> Fitted:
     return Fitted(lambda x: finetune.predict(model, x), _n_trained(model))
 
 
-def _unwatched(ds: data.Dataset) -> data.Dataset:
-    """Leaves out the validation images: nothing is chosen while training, and watching them takes time."""
-    return replace(ds, x_val=ds.x_val[:0], y_val=ds.y_val[:0])
-
-
 def scratch(s: Setting) -> Fitted:
     """Trains a small network from random weights, at the images' own size; it gets more passes than others.
 
@@ -93,13 +89,12 @@ def scratch(s: Setting) -> Fitted:
     shift = keras.layers.RandomTranslation(0.1, 0.1, fill_mode="reflect")
     model = finetune.small_cnn(s.ds.x_train.shape[1], s.ds.n_classes, s.mirror(shift))
     recipe = replace(s.recipe, epochs=SCRATCH_PASSES * s.recipe.epochs, learning_rate=1e-2)
-    finetune.fine_tune(model, _unwatched(s.ds), recipe)
+    finetune.fine_tune(model, s.ds, recipe)
     return _whole(model)
 
 
 def _probe(s: Setting, backbone: backbones.Backbone, taps: str = "last") -> heads.LinearProbe:
-    f_train, f_val = (features.extract(backbone, x, taps) for x in (s.ds.x_train, s.ds.x_val))
-    return heads.linear_probe(f_train, s.ds.y_train, f_val, s.ds.y_val)
+    return heads.linear_probe(features.extract(backbone, s.ds.x_train, taps), s.ds.y_train)
 
 
 def _cached(s: Setting, taps: str) -> Fitted:
@@ -119,17 +114,22 @@ def several_depths(s: Setting) -> Fitted:
     return _cached(s, "multi")
 
 
-def frozen_augmented(s: Setting) -> Fitted:
-    """Trains a head on the frozen backbone, which runs in each pass on images that are changed at random.
-
-    One of `METHODS`: see `accuracy`.
-    """
+def _head_alone(s: Setting, augmentation: keras.layers.Layer | None) -> Fitted:
     backbone = s.load_backbone()
-    shift = keras.layers.RandomTranslation(0.1, 0.1, fill_mode="reflect")
-    model = finetune.build_classifier(backbone, s.ds.n_classes, dropout=0.2, augmentation=s.mirror(shift))
+    model = finetune.build_classifier(backbone, s.ds.n_classes, dropout=0.2, augmentation=augmentation)
     finetune.freeze(backbone)
-    finetune.fine_tune(model, _unwatched(s.ds), s.recipe)
+    finetune.fine_tune(model, s.ds, s.recipe)
     return _whole(model)
+
+
+def trained_head(s: Setting) -> Fitted:
+    """Trains a random head on the frozen backbone by gradient steps. One of `METHODS`: see `accuracy`."""
+    return _head_alone(s, None)
+
+
+def trained_head_augmented(s: Setting) -> Fitted:
+    """Trains as `trained_head`, on images that are changed at random. One of `METHODS`: see `accuracy`."""
+    return _head_alone(s, s.mirror(keras.layers.RandomTranslation(0.1, 0.1, fill_mode="reflect")))
 
 
 def _above(s: Setting, up_to: str) -> keras.Model:
@@ -138,47 +138,53 @@ def _above(s: Setting, up_to: str) -> keras.Model:
     head = _probe(s, backbone).to_keras()
     model = finetune.build_classifier(backbone, s.ds.n_classes, head, dropout=0.2, augmentation=s.mirror())
     finetune.freeze(backbone, up_to=up_to)
-    finetune.fine_tune(model, _unwatched(s.ds), s.recipe, cache=True)
+    finetune.fine_tune(model, s.ds, s.recipe, cache=True)
     return model
 
 
 def top_blocks(s: Setting) -> Fitted:
-    """Trains the probe as head, then the blocks above the fourth, on cached activations of those below.
+    """Trains the probe as head, then the blocks above `decision.BORDER`: those below run once.
 
     One of `METHODS`: see `accuracy`.
     """
-    return _whole(_above(s, "block4"))
+    return _whole(_above(s, decision.BORDER))
 
 
-def _through_all(s: Setting, probe_first: bool, recipe: Recipe) -> Fitted:
+def _through_all(s: Setting, recipe: Recipe, *, probe_first: bool, batchnorm_moves: bool = False) -> Fitted:
     backbone = s.load_backbone()
     head = _probe(s, backbone).to_keras() if probe_first else None
     model = finetune.build_classifier(backbone, s.ds.n_classes, head, dropout=0.2, augmentation=s.mirror())
-    finetune.freeze_batchnorm(backbone)
-    finetune.fine_tune(model, _unwatched(s.ds), recipe)
+    if not batchnorm_moves:
+        finetune.freeze_batchnorm(backbone)
+    finetune.fine_tune(model, s.ds, recipe)
     return _whole(model)
 
 
-def naive(s: Setting) -> Fitted:
-    """Trains a random head and all blocks at once: Adam at 1e-3 throughout, without a warm-up.
+def _constant(s: Setting) -> Recipe:
+    return replace(s.recipe, learning_rate=1e-3, warmup=0.0, cosine=False)  # Keras' default for Adam
 
-    One of `METHODS`: see `accuracy`.
+
+def naive(s: Setting) -> Fitted:
+    """Trains a random head and all layers at once, BatchNorm too: Adam at 1e-3 throughout, no warm-up.
+
+    What happens to those who set ``trainable = True`` and nothing else. One of `METHODS`: see `accuracy`.
     """
-    plain = replace(s.recipe, learning_rate=1e-3, warmup=0.0, cosine=False)
-    return _through_all(s, probe_first=False, recipe=plain)
+    return _through_all(s, _constant(s), probe_first=False, batchnorm_moves=True)
+
+
+def naive_frozen_batchnorm(s: Setting) -> Fitted:
+    """Trains as `naive`, with BatchNorm frozen. One of `METHODS`: see `accuracy`."""
+    return _through_all(s, _constant(s), probe_first=False)
 
 
 def full(s: Setting) -> Fitted:
-    """Trains a random head and all blocks at once, with warm-up and cosine.
-
-    One of `METHODS`: see `accuracy`.
-    """
-    return _through_all(s, probe_first=False, recipe=s.recipe)
+    """Trains as `naive_frozen_batchnorm`, with warm-up and cosine. One of `METHODS`: see `accuracy`."""
+    return _through_all(s, s.recipe, probe_first=False)
 
 
 def probe_then_full(s: Setting) -> Fitted:
     """Trains the probe as head, then all blocks (Kumar et al., 2022). One of `METHODS`: see `accuracy`."""
-    return _through_all(s, probe_first=True, recipe=s.recipe)
+    return _through_all(s, s.recipe, probe_first=True)
 
 
 def discriminative(s: Setting) -> Fitted:
@@ -187,7 +193,7 @@ def discriminative(s: Setting) -> Fitted:
     One of `METHODS`: see `accuracy`.
     """
     rates = discriminative_rates(s.load_backbone().blocks, 0.7)
-    return _through_all(s, probe_first=True, recipe=replace(s.recipe, rates=rates))
+    return _through_all(s, replace(s.recipe, rates=rates), probe_first=True)
 
 
 def l2_sp(s: Setting) -> Fitted:
@@ -195,7 +201,7 @@ def l2_sp(s: Setting) -> Fitted:
 
     One of `METHODS`: see `accuracy`.
     """
-    return _through_all(s, probe_first=True, recipe=replace(s.recipe, l2_sp=0.01))
+    return _through_all(s, replace(s.recipe, l2_sp=0.01), probe_first=True)
 
 
 def more_of_all(s: Setting) -> Fitted:
@@ -224,9 +230,11 @@ METHODS: dict[str, Callable[[Setting], Fitted]] = {
     "scratch": scratch,
     "probe": linear_probe,
     "depths": several_depths,
-    "frozen_augmented": frozen_augmented,
+    "trained_head": trained_head,
+    "trained_head_augmented": trained_head_augmented,
     "top_blocks": top_blocks,
     "naive": naive,
+    "naive_frozen_batchnorm": naive_frozen_batchnorm,
     "full": full,
     "probe_then_full": probe_then_full,
     "discriminative": discriminative,
@@ -234,12 +242,18 @@ METHODS: dict[str, Callable[[Setting], Fitted]] = {
     "more_of_all": more_of_all,
 }
 EQUAL = tuple(method for method in METHODS if method != "more_of_all")  # the same budget for each
+CORE = ("scratch", "probe", "top_blocks", "probe_then_full")  # measured at more sizes than the others
 
-
+# What differs in one thing, written down before it was measured.
 PAIRS = (
     ("probe", "scratch"),
+    ("top_blocks", "probe"),
     ("probe_then_full", "probe"),
-    ("probe_then_full", "naive"),
+    ("probe_then_full", "full"),
+    ("full", "naive_frozen_batchnorm"),
+    ("naive", "naive_frozen_batchnorm"),
+    ("trained_head_augmented", "trained_head"),
+    ("probe", "trained_head"),
     ("top_blocks", "probe_then_full"),
     ("discriminative", "probe_then_full"),
     ("l2_sp", "probe_then_full"),
@@ -247,34 +261,23 @@ PAIRS = (
 
 
 def differences(accuracies: Mapping[str, float]) -> dict[str, float]:
-    """Returns what some methods have more than others, like ``probe_over_scratch_few``.
+    """Returns what some methods have more than others, like ``probe_over_scratch_n5``.
 
     Args:
-        accuracies: Names like ``probe_few`` -> accuracy of one seed.
+        accuracies: Names like ``probe_n5`` -> accuracy of one seed.
 
     Example:
         >>> from tlhelpers.course import comparison
-        >>> found = {f"{m}_{size}": 0.5 for m in comparison.METHODS for size in ("few", "some", "many")}
-        >>> comparison.differences(found | {"probe_few": 0.75})["probe_over_scratch_few"]
-        0.25
+        >>> comparison.differences({"probe_n5": 0.75, "scratch_n5": 0.5, "probe_n50": 0.9})
+        {'probe_over_scratch_n5': 0.25}
     """
     found = {}
     for method, other in PAIRS:
-        for size in ("few", "some", "many"):
-            gain = accuracies[f"{method}_{size}"] - accuracies[f"{other}_{size}"]
-            found[f"{method}_over_{other}_{size}"] = gain
+        for name, value in accuracies.items():
+            size = name.removeprefix(f"{method}_n")
+            if size.isdigit() and f"{other}_n{size}" in accuracies:
+                found[f"{method}_over_{other}_n{size}"] = value - accuracies[f"{other}_n{size}"]
     return found
-
-
-def epochs_for(n_train: int) -> int:
-    """Returns how often each method may look at so many training images: more often where they are few.
-
-    Example:
-        >>> from tlhelpers.course import comparison
-        >>> comparison.epochs_for(500), comparison.epochs_for(5000)
-        (12, 3)
-    """
-    return max(3, round(3 * (5000 / n_train) ** 0.6))
 
 
 def accuracy(method: str, setting: Setting, x_test: np.ndarray, y_test: np.ndarray) -> tuple[float, int]:
@@ -282,7 +285,7 @@ def accuracy(method: str, setting: Setting, x_test: np.ndarray, y_test: np.ndarr
 
     Args:
         method: One of `METHODS`.
-        setting: The training and validation images, and all else that the methods share.
+        setting: The labelled images, and all else that the methods share.
         x_test: Test images, which no method sees before.
         y_test: Their labels.
 
@@ -296,7 +299,7 @@ def accuracy(method: str, setting: Setting, x_test: np.ndarray, y_test: np.ndarr
         >>> from tlhelpers import data
         >>> from tlhelpers.course import comparison
         >>> from tlhelpers.recipes import Recipe
-        >>> ds = data.load("digits", n_train=40, n_val=10, n_test=10)
+        >>> ds = data.load("digits", n_train=40, n_val=0, n_test=10)
         >>> s = comparison.Setting(ds, Recipe(epochs=1), False, 0, "efficientnet_lite0", 32)
         >>> share, n_trained = comparison.accuracy("scratch", s, ds.x_test, ds.y_test)
         >>> 0 <= share <= 1, n_trained > 100_000

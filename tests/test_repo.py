@@ -444,6 +444,8 @@ def workflow_faults(text: str) -> list[str]:
             found.append(f"{name}: no timeout-minutes")
         rights = job.get("permissions", {})
         publishing = {"pages": "write", "id-token": "write"} if any(PUBLISHES in u for u in own) else {}
+        if any("git push" in step.get("run", "") for step in job.get("steps", [])):
+            publishing = {"contents": "write"}
         if rights and rights != publishing:
             found.append(f"{name}: has the rights {rights}")
     lines = [line for line in text.splitlines() if re.search(r"^(?!\s*#).*\buses\b[\"']?\s*:", line)]

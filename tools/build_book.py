@@ -17,8 +17,29 @@ from tools.numbers.provenance import ROOT
 OPTIONS = ("-W", "-n", "--keep-going", "--quiet")  # a warning is an error, a dead reference is a warning
 
 
+def run(root: Path, out: Path, wanted: Path, *options: str) -> str:
+    """Runs jupyter-book once.
+
+    Returns:
+        What it wrote if it failed, else an empty text.
+    """
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(root)]
+    done = subprocess.run(
+        [*command, "--path-output", str(out), *OPTIONS, *options],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=root,  # whose own package and extensions are used
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+    )
+    if done.returncode == 0 and wanted.exists():
+        return ""
+    return done.stdout or f"jupyter-book ended with {done.returncode} and made no {wanted.name}"
+
+
 def build(root: Path) -> str:
-    """Builds ``_build/html`` of a book.
+    """Builds ``_build/html`` of a book, and in it the learner's notebooks, for those who download them.
 
     Args:
         root: Folder with ``_config.yml`` and ``_toc.yml``.
@@ -31,20 +52,18 @@ def build(root: Path) -> str:
         old.rename(site)
     for left in (new, old):
         shutil.rmtree(left, ignore_errors=True)
-    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(root)]
-    done = subprocess.run(
-        [*command, "--path-output", str(new), *OPTIONS],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=root,  # whose own package and extensions are used
-        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
-    )
     made = new / "_build" / "html"
-    if done.returncode or not (made / "index.html").is_file():
+    wrong = run(root, new, made / "index.html")
+    if not wrong and (root / "book" / "_ext" / "learner.py").is_file():
+        learner = made.with_name("learner")
+        wrong = run(root, new, learner, "--builder", "custom", "--custom-builder", "learner")
+        if not wrong:  # the button "download" gives these; the diagrams in them lie with the website
+            shutil.copytree(learner / "_images", made / "_images", dirs_exist_ok=True)
+            for path in learner.glob("*.ipynb"):
+                shutil.copy(path, made / "_sources" / "notebooks")
+    if wrong:
         shutil.rmtree(new, ignore_errors=True)
-        return done.stdout or f"jupyter-book ended with {done.returncode} and made no index.html"
+        return wrong
     if site.is_dir():
         site.rename(old)
     made.rename(site)

@@ -80,6 +80,7 @@ def add(
     course = app.config.html_title
     written = WRITTEN.search(context.get("metatags", ""))
     about = unescape(written[1]) if written else description(doctree, title, course)
+    app.course_descriptions[page] = about  # for the search
     tags = [] if written else [f'<meta name="description" content="{escape(about)}"/>']
     kind = "website" if page == app.config.root_doc else "article"
     properties = {"type": kind, "site_name": course, "title": title, "description": about}

@@ -2,8 +2,24 @@
 (() => {
   "use strict";
   const offline = location.protocol === "file:";
-  // From disk a page cannot read another one: the results of a search come without excerpts, and without errors.
+  // From disk a page cannot read another one: there, a result of the search comes with the description of its page.
   if (offline) DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
+  const describe = (results) => {
+    const script = document.createElement("script");
+    script.src = `${document.documentElement.dataset.content_root}_static/descriptions.js`;
+    script.addEventListener("load", () => {
+      const fill = () => results.querySelectorAll("li > a[data-score]").forEach((link) => {
+        const about = window.coursePages[link.getAttribute("href").replace(/\.html.*/, "")];
+        if (!about || link.parentElement.querySelector("p.context")) return;
+        const text = link.parentElement.appendChild(document.createElement("p"));
+        text.className = "context";
+        text.textContent = about;
+      });
+      fill();
+      new MutationObserver(fill).observe(results, {childList: true, subtree: true});
+    });
+    document.head.append(script);
+  };
 
   const scrollable = "div.math, mjx-container[display='true'], table.docutils, div.cell_output";
 
@@ -14,6 +30,8 @@
   });
 
   document.addEventListener("DOMContentLoaded", () => {
+    const results = document.getElementById("search-results");
+    if (offline && results) describe(results);
     // The title above the navigation stands outside of every landmark.
     document.querySelector(".sidebar-primary-item:has(.navbar-brand)")?.setAttribute("role", "banner");
     document.querySelectorAll(".btn-launch-thebe").forEach((button) => {

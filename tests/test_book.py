@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import types
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
@@ -15,6 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from sphinx.application import Sphinx
+from sphinx.util.docutils import docutils_namespace
 
 from tools import repo_url
 from tools.links import site_pages
@@ -342,3 +345,31 @@ def test_the_cheat_sheet_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     for block in blocks:
         exec(block.replace("epochs=25", "epochs=1").replace("epochs=3", "epochs=1"), names)
     assert len(capsys.readouterr().out.splitlines()) >= 4
+
+
+@pytest.mark.parametrize(("owner", "known"), [("you", True), ("OWNER", False)])
+def test_addresses_follow_from_the_repositorys(tmp_path: Path, owner: str, known: bool) -> None:
+    """Canonical addresses, a sitemap and a page for what is not there, once `make repo-url` has run."""
+    (tmp_path / "_config.yml").write_text(f"repository:\n  url: https://github.com/{owner}/course\n")
+    config = "extensions = ['finding', 'page_meta']\nroot_doc = 'book/index'\nhtml_theme = 'basic'\n"
+    (tmp_path / "conf.py").write_text(config)
+    phrases = (ROOT / "book" / "search.toml").read_text(encoding="utf-8")
+    for page in {"book/index", *tomllib.loads(phrases)}:
+        (tmp_path / page).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{page}.rst").write_text(":orphan:\n\nTitle\n=====\n\nSome words about a subject.\n")
+    with docutils_namespace():
+        folders = [str(tmp_path), str(tmp_path), str(tmp_path / "out"), str(tmp_path / "trees")]
+        app = Sphinx(*folders, "html", status=None, warning=None)
+        app.build()
+    out = tmp_path / "out"
+    page = (out / "book" / "faq.html").read_text(encoding="utf-8")
+    assert ('<link rel="canonical" href="https://you.github.io/course/book/faq.html"' in page) == known
+    assert (out / "sitemap.xml").is_file() == (out / "404.html").is_file() == known
+    if known:
+        listed = ET.fromstring((out / "sitemap.xml").read_bytes())
+        assert len(listed) == len(app.env.found_docs) > 20
+        lost = (out / "404.html").read_text(encoding="utf-8")
+        links = re.findall(r'href="([^"]+)"', lost)
+        assert links == [
+            f"https://you.github.io/course/{name}" for name in ("book/index.html", "search.html")
+        ]

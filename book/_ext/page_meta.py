@@ -3,20 +3,36 @@
 A page's description is the ``description`` of its front matter (``html_meta``), else its first sentences. It
 goes into the meta tag, into Open Graph, and into JSON-LD: the welcome page is a Course, all others are
 LearningResources.
+
+Where the repository's address is known, so is the website's: it goes into canonical addresses, into
+``sitemap.xml`` and into the page for addresses that are not there, ``404.html``.
 """
 
 import json
 import re
 from html import escape, unescape
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
 
+from tools import repo_url
+
 SHORT, LONG = 50, 200  # characters of a description
 LICENCE = "https://creativecommons.org/licenses/by/4.0/"
 GENERATED = {"genindex": "Index", "search": "Search"}  # pages without a title of their own
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
+# A server shows it in place of a missing page at any depth: its addresses are whole, and its style is inside.
+NOT_FOUND = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<meta name="robots" content="noindex"><title>Not here: {title}</title>
+<style>:root {{ color-scheme: light dark }}
+body {{ font: 1.1rem/1.6 system-ui; margin: 4rem auto; max-width: 36rem; padding: 0 1rem }}</style></head>
+<body><main><h1>This page is not here</h1>
+<p>Pages get new names now and then. Start at <a href="{home}">{title}</a>, or <a href="{search}">search the
+course</a>.</p></main></body></html>
+"""
 WRITTEN = re.compile(r'<meta content="([^"]*)" (?:lang="[^"]*" )?name="description"')
 
 
@@ -94,7 +110,33 @@ def add(
     context["metatags"] = context.get("metatags", "") + "\n" + "\n".join(tags)
 
 
+def address(app: Sphinx, config: Any) -> None:
+    """Set the website's address, unless the repository has none yet or ``_config.yml`` sets another."""
+    url = repo_url.stored_url(Path(app.confdir))
+    if not config.html_baseurl and url.split("/")[-2] != "OWNER":
+        config.html_baseurl = repo_url.derived(url)["pages"] + "/"
+
+
+def write(app: Sphinx, exception: Exception | None) -> None:
+    """Write what concerns the website as a whole."""
+    base = app.config.html_baseurl
+    if exception is not None or app.builder.format != "html" or not base:
+        return
+    pages = [app.builder.get_target_uri(page) for page in sorted(app.env.found_docs)]
+    lines = "".join(f"<url><loc>{escape(base + page)}</loc></url>\n" for page in pages)
+    space = 'xmlns="http://www.sitemaps.org/schemas/sitemap/0.9"'
+    sitemap = f'<?xml version="1.0" encoding="UTF-8"?>\n<urlset {space}>\n{lines}</urlset>\n'
+    (Path(app.outdir) / "sitemap.xml").write_text(sitemap, encoding="utf-8")
+    home = escape(base + app.builder.get_target_uri(app.config.root_doc))
+    text = NOT_FOUND.format(
+        title=escape(app.config.html_title), home=home, search=escape(f"{base}search.html")
+    )
+    (Path(app.outdir) / "404.html").write_text(text, encoding="utf-8")
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Register what is done when a page is written."""
+    """Register what is done when the address is known, when a page is written, and at the end."""
+    app.connect("config-inited", address)
     app.connect("html-page-context", add)
+    app.connect("build-finished", write)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -23,26 +23,35 @@ FILES = (
     "book/index.md",
 )
 TAG = "colab"
-# The first code cell of each notebook. It does nothing outside Colab.
+# The first code cell of each notebook. It does nothing outside Colab. What is there keeps its version: pip
+# takes the newest that fit beside it, or says what does not.
 CELL = """\
-# On Google Colab this installs the course's package. Anywhere else it does nothing.
+# On Google Colab this installs the course's package and changes nothing that
+# is there. Anywhere else it does nothing.
 import sys
 
 if "google.colab" in sys.modules:
     import importlib
     import subprocess
-    from importlib.metadata import version
+    from importlib.metadata import distributions
     from pathlib import Path
 
-    kept = {name: version(name) for name in ("tensorflow", "keras", "numpy")}  # Colab's own stay as they are
-    Path("constraints.txt").write_text("".join(f"{name}=={kept[name]}\\n" for name in kept))
+    def installed():
+        found = {}
+        for package in distributions():
+            found.setdefault(package.metadata["Name"], package.version)
+        return found
+
+    before = installed()
+    lines = [f"{name}=={version}\\n" for name, version in before.items()]
+    Path("constraints.txt").write_text("".join(lines))
     package = "tlhelpers[colab] @ git+@@URL@@"
-    command = [sys.executable, "-m", "pip", "install", "-q", "-c", "constraints.txt", package]
-    subprocess.run(command, check=True)
+    pip = [sys.executable, "-m", "pip", "install", "-q", "-c", "constraints.txt"]
+    subprocess.run([*pip, package], check=True)
     importlib.invalidate_caches()
-    changed = [name for name in kept if version(name) != kept[name]]
-    assert not changed, f"The installation changed {changed}: choose Runtime > Disconnect and delete runtime."
+    print("changed", [n for n, v in installed().items() if before.get(n, v) != v])
 """
+FOLD = {"code_prompt_show": "Colab setup", "code_prompt_hide": "Colab setup"}
 
 
 def stored_url(root: Path = ROOT) -> str:
@@ -88,8 +97,7 @@ def write_notebook(path: Path, url: str) -> bool:
     cells = [c for c in notebook["cells"] if TAG in c.get("metadata", {}).get("tags", [])]
     if cells:
         cells[0]["source"] = lines
-        if "hide-cell" not in cells[0]["metadata"]["tags"]:
-            cells[0]["metadata"]["tags"].append("hide-cell")
+        cells[0]["metadata"] = {"mystnb": FOLD, "tags": [TAG, "hide-cell"]}
     else:
         first = next(
             (i for i, c in enumerate(notebook["cells"]) if c["cell_type"] == "code"), len(notebook["cells"])
@@ -101,7 +109,7 @@ def write_notebook(path: Path, url: str) -> bool:
             "outputs": [],
             "source": lines,
         }
-        cell["metadata"] = {"tags": [TAG, "hide-cell"]}
+        cell["metadata"] = {"mystnb": FOLD, "tags": [TAG, "hide-cell"]}
         notebook["cells"].insert(first, cell)
     new = json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
     if new != text:

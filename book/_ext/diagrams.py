@@ -295,7 +295,7 @@ def labels(row: table.Advice) -> str:
     """Return how many labels a class a row of the table is for."""
     if row.below == float("inf"):
         return f"{row.at_least} labels a class and more" if row.at_least > 1 else "any number of labels"
-    return f"fewer than {row.below} labels a class"
+    return f"up to {row.below - 1:g} labels a class"
 
 
 def decision() -> Picture:

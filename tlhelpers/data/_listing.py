@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,13 @@ from tlhelpers.data._errors import DataError, NoClassFoldersError
 from tlhelpers.data._folders import plan
 from tlhelpers.data._labels import Labels, read_labels
 from tlhelpers.data._layout import Layout, Plan, some
+from tlhelpers.data._split_words import kind_of
 from tlhelpers.data._tree import is_junk
 
 __all__ = ["Listing", "listed", "pictures"]
 
 _TABLES = (".csv", ".tsv")
+_SHEETS = (".xlsx", ".xls", ".ods")
 
 
 @dataclass(frozen=True)
@@ -88,30 +91,57 @@ def listed(
     except NoClassFoldersError as error:
         if layout.classes_from is not None:
             raise DataError(str(error)) from error
+        lists = [n for n in files if n.lower().endswith(".txt") and n.count("/") < 2 and not is_junk(n)]
         usable, why = _usable(tables, images, read, layout)
-        if len(usable) == 1:
-            return _settled(images, folders, layout, where, next(iter(usable.values())))
+        usable = usable or _usable(lists, images, read, layout)[0]
+        if (
+            len({image for classes in usable.values() for image in classes})
+            == sum(map(len, usable.values()))
+            > 0
+        ):
+            contents = [(name, read(name)) for name in usable]
+            found = read_labels(contents, images, layout.label_column)
+            return _settled(images, folders, layout, where, found)
         beside = [p.name for p in sorted(path.resolve().parent.glob("*.csv"))]
-        there = [*tables, *(f"../{name}" for name in beside)]
+        sheets = [n for n in files if n.lower().endswith(_SHEETS) and not is_junk(n)]
+        there = [*(tables or sheets), *(f"../{name}" for name in beside)]
         if not there:
-            raise DataError(str(error)) from error
-        hint = f" {some(there)} {'lies' if len(there) == 1 else 'lie'} there: if the labels are in it, say "
-        hint += f"--labels {there[0]} (in Python: layout=data.Layout(labels={there[0]!r}))."
+            raise DataError(f"{error}{_of_a_detector(files, images)}") from error
+        first = there[0] if tables or beside else re.sub(r"\.[^.]+$", ".csv", there[0])
+        saved = "" if first == there[0] else "save it as CSV and "
+        hint = f" {some(there)} {'lies' if len(there) == 1 else 'lie'} there: if the labels are in it, "
+        hint += f"{saved}say --labels {first} (in Python: layout=data.Layout(labels={first!r}))."
         hint += f" ({why[0]})" if why and not usable else ""
         raise DataError(f"{error}{hint}") from error
 
 
 def _usable(
     tables: Sequence[str], images: Sequence[str], read: Callable[[str], bytes], layout: Layout
-) -> tuple[dict[str, Labels], list[str]]:
-    """The CSV files that label the images, and what is wrong with the others."""
+) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """The CSV files that label images, with what they say, and what is wrong with the others."""
     usable, why = {}, []
     for name in tables[:50]:
+        if (kind_of(name.rpartition("/")[2].rpartition(".")[0]) or ("",))[0] == "predict":
+            continue  # as sample_submission.csv, whose labels are made up
         try:
-            usable[name] = read_labels([(name, read(name))], images, layout.label_column)
+            usable[name] = read_labels([(name, read(name))], images, layout.label_column).classes
         except DataError as error:
             why.append(str(error))
     return usable, why
+
+
+def _of_a_detector(files: Sequence[str], images: Sequence[str]) -> str:
+    """A sentence on files of boxes, where such lie beside the images."""
+    stems = {name.rpartition("/")[2].rpartition(".")[0] for name in images}
+    for name in files:
+        stem, _, suffix = name.rpartition("/")[2].lower().rpartition(".")
+        own = suffix in ("txt", "xml") and name.rpartition("/")[2].rpartition(".")[0] in stems
+        if own or (suffix == "json" and re.search(r"coco|^instances_", stem)):
+            return (
+                f" {name} belongs to object detection, which finds things in a picture; this names one class "
+                "a picture. Export the set for classification: one folder a class."
+            )
+    return ""
 
 
 def _opened(given: str, tables: Sequence[str], read: Callable[[str], bytes], path: Path) -> tuple[str, bytes]:

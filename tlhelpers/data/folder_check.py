@@ -6,7 +6,6 @@ their hashes: a copy on both sides of a split makes a test result too good.
 
 import functools
 import os
-import zipfile
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,9 +20,8 @@ from tlhelpers.data._findings import SPLIT_WORDS, FolderCheck, counted
 from tlhelpers.data._groups import groups_of, numbered
 from tlhelpers.data._image_files import DEFAULT_SIZE, ImageFiles, open_images
 from tlhelpers.data._layout import Plan
-from tlhelpers.data._scan import look_through
+from tlhelpers.data._scan import Look, look_through
 from tlhelpers.data._split_up import split_up
-from tlhelpers.data._tar import TAR_SUFFIXES
 
 __all__ = ["SPLIT_WORDS", "Copies", "FolderCheck", "counted", "load", "pooled"]
 
@@ -118,13 +116,25 @@ def load(
         copies=found.copies,
         sizes=np.array([look.size for look in looks.values()]),
         n_ignored=files.n_ignored,
-        said=(*files.notes, *plan.notes),
+        said=(*files.notes, *plan.notes, *_about_empty(looks)),
         scenes=found.scenes,
         unlabelled=files.unlabelled,
         white=files.white,
         leaks=_leaks(names, groups),
         groups=groups,
     )
+
+
+def _about_empty(looks: Mapping[str, Look]) -> list[str]:
+    """Notes pictures in which next to nothing is to be seen."""
+    seen = [look.thumbnail for look in looks.values()]
+    empty = [name for name, x in zip(looks, seen, strict=True) if x.max() < 24 or np.ptp(x, (0, 1)).max() < 4]
+    if len(empty) < max(3, 0.1 * len(seen)):
+        return []
+    return [
+        f"{len(empty):,} of {len(seen):,} pictures are nearly black or of one colour, such as {empty[0]}: "
+        "look at them. Masks look so, and pictures whose brightness uses only a part of their bits."
+    ]
 
 
 def pooled(ds: data.Dataset, check: FolderCheck) -> tuple[data.Dataset, FolderCheck, np.ndarray | None]:
@@ -181,8 +191,6 @@ def _checked_path(folder: str | os.PathLike[str]) -> Path:
         if not path.is_file() and not path.is_dir():
             raise data.DataError(f"{path} is neither a folder nor a file. {expected}")
         if path.is_file():
-            if not (zipfile.is_zipfile(path) or path.name.lower().endswith(TAR_SUFFIXES)):
-                raise data.DataError(f"{path} is a file. {expected}")
             return path
         closed: list[str] = []
         for _ in os.walk(path, onerror=lambda error: closed.append(str(error.filename))):

@@ -64,6 +64,7 @@ def judge(o: "Outcome") -> Verdict:
         reasons.append(
             "Many pictures look alike, as from a camera that does not move: this holds for that scene alone."
         )
+    reasons += o.check.tells
     if o.check.leaks:
         apart = ~np.isin(o.check.files["test"], o.check.leaks)
         right = np.mean((o.predicted == o.y_test)[apart]) if apart.any() else 0.0
@@ -71,7 +72,8 @@ def judge(o: "Outcome") -> Verdict:
             f"{counted(len(o.check.leaks), 'test image')} like training images, or belonging together with "
             f"them: the accuracy may be too good. Without them it is {right:.1%}."
         )
-    level = "bad" if useless else "good" if low >= GOOD and not shifted else "fair" if low >= FAIR else "bad"
+    doubtful = shifted or bool(o.check.tells)
+    level = "bad" if useless else "good" if low >= GOOD and not doubtful else "fair" if low >= FAIR else "bad"
     about = f"Of 100 new pictures like these, it names about {round(100 * o.accuracy)} rightly"
     about += f" ({round(100 * low)} to {round(100 * high)} are possible)"
     headline = {

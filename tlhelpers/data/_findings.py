@@ -33,6 +33,7 @@ class FolderCheck:
         unlabelled: Images of a test folder without class folders.
         white: What counts as white in pictures of 16 bits; None where there are none.
         leaks: Test images that belong together with a training image.
+        tells: What sets whole classes apart and is no part of what the pictures show, one sentence each.
         groups: File -> number, equal for those that belong together; empty where each is alone.
     """
 
@@ -50,6 +51,7 @@ class FolderCheck:
     unlabelled: tuple[str, ...] = ()
     white: int | None = None
     leaks: tuple[str, ...] = ()
+    tells: tuple[str, ...] = ()
     groups: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -65,7 +67,7 @@ class FolderCheck:
 
     def notes(self) -> list[str]:
         """Returns what is worth knowing before a result is believed, one sentence each."""
-        found = list(self.said)
+        found = [*self.said, *self.tells]
         if self.unreadable:
             found.append(_unreadable(self.unreadable))
         found += self._about_copies()

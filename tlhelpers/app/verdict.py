@@ -18,6 +18,7 @@ GOOD, FAIR = 0.9, 0.7  # lower end of the interval of the accuracy
 WEAK = 0.85  # accuracy below which a class is worth more pictures
 TESTED = 100  # test images: with fewer, the accuracy is a rough figure
 SURE_MISTAKE = 0.9
+FEW = 30  # pictures of a class
 
 
 @dataclass(frozen=True)
@@ -106,18 +107,22 @@ def _weakest(o: "Outcome") -> str:
     )
 
 
+def _owned(o: "Outcome") -> dict[str, int]:
+    """Pictures of each class that the reader has, without those of a test folder."""
+    parts = [s for s in o.check.counts if s != "test" or "test" not in o.check.shipped]
+    return {c: sum(o.check.counts[s][c] for s in parts) for c in o.class_names}
+
+
 def _to_do(o: "Outcome", n: int, shifted: bool) -> list[str]:
-    found, trained = [], o.check.counts["train"]
+    found, had = [], _owned(o)
     rows = errors.by_class(o.y_test, o.predicted, o.class_names)
     weak = sorted((r for r in rows if r.count and r.accuracy < WEAK), key=lambda r: r.accuracy)[:3]
     if weak:
-        listed = ", ".join(f"{r.name} (it has {trained[r.name]:,})" for r in weak)
+        listed = ", ".join(f"{r.name} (it has {had[r.name]:,})" for r in weak)
         found.append(f"Take more training pictures of {listed}.")
-    elif min(trained.values()) < 30:
-        fewest = min(trained, key=trained.__getitem__)
-        found.append(
-            f"Take more pictures, of {fewest} first: it has {trained[fewest]:,}, and 30 a class are few."
-        )
+    elif min(had.values()) < FEW:
+        fewest = min(had, key=had.__getitem__)
+        found.append(f"Take more pictures, of {fewest} first: it has {had[fewest]:,}, and {FEW} are few.")
     sure = errors.confident_mistakes(o.y_test, o.probabilities)
     doubtful = [i for i in sure.tolist() if o.probabilities[i].max() >= SURE_MISTAKE][:5]
     if doubtful:

@@ -100,6 +100,8 @@ def why_not(error: Exception, content: bytes) -> str:
     if not content and not isinstance(cause, DataError):
         return "empty file"
     if isinstance(cause, UnidentifiedImageError):
+        if is_heic(content) and "HEIF" in Image.OPEN:
+            return "a HEIC file that is damaged, or of a kind that pillow-heif does not read. Save it as JPEG"
         if is_heic(content):
             return 'HEIC, which pillow-heif reads: pip install "tlhelpers[app]". Or save it as JPEG'
         return "not an image, whatever its name says"

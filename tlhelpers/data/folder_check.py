@@ -176,8 +176,8 @@ def pooled(ds: data.Dataset, check: FolderCheck) -> tuple[data.Dataset, FolderCh
 def _leaks(
     names: Mapping[str, tuple[str, ...]], groups: Mapping[str, int], copies: Collection[Copies]
 ) -> tuple[str, ...]:
-    """The test images that belong together with a training image, or show the same picture."""
-    train, test = set(names["train"]), set(names["test"])
+    """The test images that belong together with one of training or validation, or show the same picture."""
+    train, test = {*names["train"], *names["val"]}, set(names["test"])
     trained = {groups[name] for name in train} if groups else set()
     found = {name for name in test if groups and groups[name] in trained}
     for same in copies:

@@ -479,6 +479,7 @@ def test_the_weakest_class_and_what_to_do_are_named():
     found = judged(0.75, n=400)
     assert "taken for" in found.weakest
     assert any("Take more training pictures of" in step for step in found.to_do)
+    assert any("it has 600)" in step for step in found.to_do), "what the reader has, not what was trained on"
     assert any("Look at these labels" in step for step in found.to_do)
     assert judged(1.0).weakest == ""
 

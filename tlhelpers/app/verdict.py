@@ -131,10 +131,7 @@ def _to_do(o: "Outcome", n: int, shifted: bool) -> list[str]:
     if shifted:
         found.append("Put pictures of the kind that the test holds among the training pictures, too.")
     if n < TESTED and not o.cross_validated:
-        found.append(
-            f"Test with more pictures: {n} are few; one mistake more makes the result worse by "
-            f"{100 / n:.1f} of 100."
-        )
+        found.append(f"Test with more pictures: {n} are few; one mistake more costs {100 / n:.1f} of 100.")
     if not found:
         found.append("Try it on pictures from elsewhere (another day, camera, place) before you rely on it.")
     return found

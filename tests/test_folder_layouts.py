@@ -178,6 +178,11 @@ REFUSED = {
     "folders of a camera": ("DCIM/100APPLE:5 DCIM/101APPLE:5", "and not like classes"),
     "a copy by Windows": ("cat:5 cat~-~Copy:5 dog:5", "differ only in spelling"),
     "a heap beside classes": ("cat:5 dog:5 unsorted:9", "--test unsorted"),
+    "pictures and masks": ("images:5 masks:5", "as for segmentation, and no classes"),
+    "splits of pictures and masks": (
+        "train/image:5 train/labels:5 test/image:2 test/labels:2",
+        "for segmentation",
+    ),
     "boxes of a detector": ("images:5 labels/0.txt", "object detection"),
     "boxes in one file": ("train/0.jpg train/_annotations.coco.json", "object detection"),
 }
@@ -291,6 +296,7 @@ SAID = {
         "train/a:5 train/b:5 extra/a:2 extra/b:2",
         "If extra/ is the test: --test extra",
     ),
+    "masks beside pictures": ("a:5 b:5 a/0_mask.jpg a/0_mask_1.jpg", "2 pictures are called like masks"),
     "a set once more": ("a:5 b:5 old/a:5 old/b:5", "old/ holds folders called like those beside it"),
     "what lies beside the set": ("x:2 d/train/a:5 d/train/b:5", "Images elsewhere are not used: x/"),
     "a test folder that is no class": ("train/a:5 train/b:5 test/0:4", "test/0/ is called like no class"),

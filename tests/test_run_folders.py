@@ -152,6 +152,14 @@ def test_a_trait_that_gives_the_classes_away_is_said_and_weighs(tmp_path):
     assert found.reasons == tells
 
 
+def test_files_of_several_pictures_are_said(tmp_path):
+    folder = fill(tmp_path / "set", ("blue", "red"), n=4)
+    pages = [picture(COLOURS["red"], 50 + i) for i in range(3)]
+    for name in ("pages.tif", "film.gif", "film.webp"):
+        pages[0].save(folder / "red" / name, save_all=True, append_images=pages[1:])
+    assert "3 files hold several pictures" in " ".join(folder_check.load(folder, 8)[1].said)
+
+
 @pytest.mark.parametrize("colour", [(3, 2, 9), (120, 120, 120)], ids=["nearly black", "one colour"])
 def test_pictures_that_show_nothing_are_said(tmp_path, colour):
     folder = fill(tmp_path / "set", ("blue", "red"), n=9)

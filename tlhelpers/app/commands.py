@@ -247,7 +247,7 @@ def _named(console: Console, found: Named, about: About, out: Path | None, groun
         low, high = wilson_interval(int((y == predicted).sum()), len(y))
         console.print(
             f"[bold]{(y == predicted).mean():.1%}[/] of {len(y):,} pictures named as their folder is called "
-            f"(95 % interval {low:.1%} to {high:.1%}).",
+            f"(95 % interval {low:.1%} to {high:.1%}). Pictures that it was trained on make this too good.",
             highlight=False,
         )
         if len(y) < len(found.files):

@@ -72,6 +72,12 @@ def refuse_doubtful(here: Folder, where: str) -> None:
         DataError: It says what was seen, and the flags that decide.
     """
     level = level_of(here)
+    masks = {n for n in here.children if n.casefold() in MASKS}
+    if masks and all(n.casefold() in FILLERS for n in {*here.children} - masks):
+        raise DataError(
+            f"{where}: {some(f'{n}/' for n in here.children)} are pictures and masks of them, as for "
+            "segmentation, and no classes. This names one class a picture: expected <class>/<image>."
+        )
     mean = f"They are the classes: --classes-from {level}{in_python('classes_from', level)}"
     inner = f"The folders inside are the classes: --classes-from {level + 1}."
     names = sorted(here.children)

@@ -16,7 +16,7 @@ from tlhelpers.data._labels import Labels, read_labels
 from tlhelpers.data._layout import Layout, Plan, joined, some
 from tlhelpers.data._split_words import kind_of
 from tlhelpers.data._tar import is_archive
-from tlhelpers.data._tree import is_junk
+from tlhelpers.data._tree import is_junk, mask_files
 
 __all__ = ["Listing", "listed", "pictures"]
 
@@ -85,6 +85,8 @@ def listed(
         DataError: It cannot be used; the message says what to do.
     """
     images = pictures(files, read)
+    masks = mask_files(images)
+    images = sorted({*images} - {*masks}) if masks else images
     tables = [n for n in files if n.lower().endswith(_TABLES) and not is_junk(n)]
     if layout.labels:
         found = read_labels(
@@ -182,6 +184,8 @@ def _settled(
         made.notes += _file_kinds.left_out(unread)
     _say_empty(made, images, folders)
     _say_unknown(made, files)
+    if masks := mask_files(files):
+        made.notes.append(f"{len(masks):,} pictures are called like masks of others: {masks[0]}. Not used.")
     if labels is not None:
         made.notes = [*labels.notes, *made.notes]
     class_names = settled(made, where, layout.skip_small)

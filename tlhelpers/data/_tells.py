@@ -10,7 +10,7 @@ import numpy as np
 from tlhelpers.data._layout import joined
 from tlhelpers.data._scan import Look
 
-__all__ = ["about_empty", "tells"]
+__all__ = ["odd_files", "tells"]
 
 MOST = 0.9  # of the pictures of a class
 FEW = 10  # pictures of a class: with fewer, chance does it
@@ -54,8 +54,18 @@ def tells(by_class: Mapping[str, Sequence[str]], looks: Mapping[str, Look]) -> t
     return tuple(found)
 
 
-def about_empty(looks: Mapping[str, Look]) -> list[str]:
-    """Notes pictures in which next to nothing is to be seen."""
+def odd_files(looks: Mapping[str, Look]) -> list[str]:
+    """Notes files of several pictures, and pictures in which next to nothing is to be seen."""
+    several = [name for name, look in looks.items() if look.several]
+    found = _about_empty(looks)
+    if several:
+        found.append(
+            f"{len(several):,} files hold several pictures, such as {several[0]}: the first is used."
+        )
+    return found
+
+
+def _about_empty(looks: Mapping[str, Look]) -> list[str]:
     seen = [look.thumbnail for look in looks.values()]
     empty = [name for name, x in zip(looks, seen, strict=True) if x.max() < 24 or np.ptp(x, (0, 1)).max() < 4]
     if len(empty) < max(3, 0.1 * len(seen)):

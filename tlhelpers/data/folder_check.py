@@ -22,7 +22,7 @@ from tlhelpers.data._image_files import DEFAULT_SIZE, ImageFiles, open_images
 from tlhelpers.data._layout import Plan, some
 from tlhelpers.data._scan import look_through
 from tlhelpers.data._split_up import split_up
-from tlhelpers.data._tells import about_empty, tells
+from tlhelpers.data._tells import odd_files, tells
 
 __all__ = ["SPLIT_WORDS", "Copies", "FolderCheck", "counted", "load", "pooled", "some"]
 
@@ -124,7 +124,7 @@ def load(
         copies=found.copies,
         sizes=np.array([look.size for look in looks.values()]),
         n_ignored=files.n_ignored,
-        said=(*files.notes, *plan.notes, *about_empty(looks)),
+        said=(*files.notes, *plan.notes, *odd_files(looks)),
         scenes=tuple(sorted({*found.scenes, *tight})),
         unlabelled=files.unlabelled,
         white=files.white,

@@ -466,6 +466,7 @@ def test_no_better_than_the_most_frequent_class_is_said():
     assert found.level == "bad"
     assert "Not usable" in found.headline
     assert "not shown to be better than always naming class <0>" in found.reasons[0]
+    assert "are the labels right" in found.to_do[0]
 
 
 def test_a_test_far_below_validation_is_no_surprise_to_keep():

@@ -82,7 +82,9 @@ def judge(o: "Outcome") -> Verdict:
         "fair": f"Usable with care: somebody should check its answers. {about}.",
         "bad": f"Not usable as it is. {about}.",
     }[level]
-    return Verdict(level, headline, tuple(reasons), _weakest(o), tuple(_to_do(o, n, shifted)), shifted)
+    return Verdict(
+        level, headline, tuple(reasons), _weakest(o), tuple(_to_do(o, n, shifted, useless)), shifted
+    )
 
 
 def _shifted(o: "Outcome") -> bool:
@@ -113,8 +115,10 @@ def _owned(o: "Outcome") -> dict[str, int]:
     return {c: sum(o.check.counts[s][c] for s in parts) for c in o.class_names}
 
 
-def _to_do(o: "Outcome", n: int, shifted: bool) -> list[str]:
+def _to_do(o: "Outcome", n: int, shifted: bool, useless: bool) -> list[str]:
     found, had = [], _owned(o)
+    if useless:
+        found.append("Look at pictures of each class: are the labels right, and could you tell them apart?")
     rows = errors.by_class(o.y_test, o.predicted, o.class_names)
     weak = sorted((r for r in rows if r.count and r.accuracy < WEAK), key=lambda r: r.accuracy)[:3]
     if weak:

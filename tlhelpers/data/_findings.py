@@ -67,7 +67,7 @@ class FolderCheck:
 
     def notes(self) -> list[str]:
         """Returns what is worth knowing before a result is believed, one sentence each."""
-        found = [*self.said, *self.tells]
+        found = list(self.said)
         if self.unreadable:
             found.append(_unreadable(self.unreadable))
         found += self._about_copies()
@@ -138,7 +138,7 @@ class FolderCheck:
             f"sizes: {width.min()} x {height.min()} to {width.max()} x {height.max()} pixels",
         ]
         lines += [f"unreadable: {name} ({why})" for name, why in self.unreadable.items()]
-        return "\n".join([*lines, *self.notes()])
+        return "\n".join([*lines, *self.tells, *self.notes()])
 
     __repr__ = __str__  # what a notebook shows
 

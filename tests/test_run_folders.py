@@ -500,6 +500,13 @@ def test_leaks_and_scenes_speak_against_a_figure():
     assert "Without them it is" in found.reasons[1]
 
 
+def test_a_test_of_copies_shows_nothing():
+    found = judged(1.0, check={"leaks": tuple(f"{k}.png" for k in range(200))})
+    assert found.level == "bad"
+    assert "most of the test pictures are like those that it learned from" in found.headline
+    assert "There are no others" in found.reasons[0]
+
+
 def test_the_verdict_comes_first_and_temperature_claims_only_what_it_did():
     outcome, x, _ = made_up()
     text = report.html(outcome, x, x)

@@ -164,20 +164,16 @@ def _clear_words() -> Iterator[None]:
 
 def _steps(console: Console) -> Callable:
     """Returns what shows each step while it goes on, and its time when it is done."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        SpinnerColumn,
-        TextColumn,
-        TimeElapsedColumn,
-    )
+    from rich import progress
 
     @contextmanager
     def step(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
-        columns = [SpinnerColumn(finished_text="[green]✓[/]"), TextColumn("{task.description}")]
-        columns += [BarColumn(20), MofNCompleteColumn()] if total else []
-        with Progress(*columns, TimeElapsedColumn(), console=console) as bar:
+        columns = [
+            progress.SpinnerColumn(finished_text="[green]✓[/]"),
+            progress.TextColumn("{task.description}"),
+        ]
+        columns += [progress.BarColumn(20), progress.MofNCompleteColumn()] if total else []
+        with progress.Progress(*columns, progress.TimeElapsedColumn(), console=console) as bar:
             task = bar.add_task(title, total=total)
             yield lambda done: bar.update(task, completed=done)
             done = bar.tasks[0].completed or 1

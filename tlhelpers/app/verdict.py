@@ -62,19 +62,18 @@ def judge(o: "Outcome") -> Verdict:
             "labels are wrong. Look at the mistakes below."
         )
     if o.check.scenes:
-        reasons.append(
-            "Many pictures look alike, as from a camera that does not move: this holds for that scene alone."
-        )
+        reasons.append("Many pictures look alike, as from one fixed camera: this holds for that scene alone.")
     reasons += o.check.tells
     if o.check.leaks:
         apart = ~np.isin(o.check.files["test"], o.check.leaks)
-        right = np.mean((o.predicted == o.y_test)[apart]) if apart.any() else 0.0
+        right = f"Without them it is {np.mean((o.predicted == o.y_test)[apart]):.1%}." if apart.any() else ""
         reasons.append(
             f"{counted(len(o.check.leaks), 'test image')} like training images, or belonging together with "
-            f"them: the accuracy may be too good. Without them it is {right:.1%}."
+            f"them: the accuracy may be too good. {right or 'There are no others.'}"
         )
-    doubtful = shifted or bool(o.check.tells)
-    level = "bad" if useless else "good" if low >= GOOD and not doubtful else "fair" if low >= FAIR else "bad"
+    doubtful, copied = shifted or bool(o.check.tells), 2 * len(o.check.leaks) > n
+    level = "good" if low >= GOOD and not doubtful else "fair" if low >= FAIR else "bad"
+    level = "bad" if useless or copied else level
     about = f"Of 100 new pictures like these, it names about {round(100 * o.accuracy)} rightly"
     about += f" ({round(100 * low)} to {round(100 * high)} are possible)"
     headline = {
@@ -82,6 +81,8 @@ def judge(o: "Outcome") -> Verdict:
         "fair": f"Usable with care: somebody should check its answers. {about}.",
         "bad": f"Not usable as it is. {about}.",
     }[level]
+    if copied:
+        headline = "Not shown to be usable: most of the test pictures are like those that it learned from."
     return Verdict(
         level, headline, tuple(reasons), _weakest(o), tuple(_to_do(o, n, shifted, useless)), shifted
     )

@@ -365,8 +365,8 @@ ZIPS: dict[str, tuple[Callable[[], bytes], str, str]] = {
     "whose members lie in one place": (overlapping, "DataError", ""),
     "cut off": (lambda: renamed(str)[:-300], "DataError", "pets.zip"),
     "with nothing in it": (lambda: b"PK\5\6" + bytes(18), "DataError", "no class folders"),
-    "that is a web page": (lambda: b"<!DOCTYPE html>", "DataError", "is a file"),
-    "that is empty": (lambda: b"", "DataError", "is a file"),
+    "that is a web page": (lambda: b"<!DOCTYPE html>", "DataError", "not a readable zip file"),
+    "that is empty": (lambda: b"", "DataError", "not a readable zip file"),
 }
 
 

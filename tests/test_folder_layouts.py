@@ -103,6 +103,14 @@ READ = {
         "b:5 sun flower:5",
         "b:2 sun flower:2",
     ),
+    "words with accents": ("entraînement/a:5 entraînement/b:5 essai/a:2 essai/b:2", "a:5 b:5", "a:2 b:2"),
+    "Japanese": ("訓練データ/a:5 訓練データ/b:5 テストデータ/a:2 テストデータ/b:2", "a:5 b:5", "a:2 b:2"),
+    "Korean": ("학습/a:5 학습/b:5 테스트/a:2 테스트/b:2", "a:5 b:5", "a:2 b:2"),
+    "Russian": ("обучение/a:5 обучение/b:5 тест/a:2 тест/b:2", "a:5 b:5", "a:2 b:2"),
+    "a set beside pictures of its repository": (
+        "assets:5 docs/img:3 data/train/a:5 data/train/b:5 data/test/a:2 data/test/b:2",
+        *("a:5 b:5", "a:2 b:2"),
+    ),
 }
 
 
@@ -119,7 +127,10 @@ WITHOUT = {
     "only training": ("Training/a:5 Training/b:5", "a:5 b:5"),
     "classes with the words of splits": ("test~tube:5 train~station:5", "test tube:5 train station:5"),
     "a train among vehicles": ("car:5 plane:5 train:5", "car:5 plane:5 train:5"),
-    "folders inside of classes": ("cat/persian:3 cat/siamese:2 dog/beagle:5", "cat:5 dog:5"),
+    "days inside of classes": ("cat/2023-01-05:3 cat/2023-01-06:2 dog/2023-02-07:5", "cat:5 dog:5"),
+    "films inside of classes": ("run/v1:3 run/v2:2 walk/v3:5", "run:5 walk:5"),
+    "faces by number": ("s1:5 s2:5", "s1:5 s2:5"),
+    "the set once more beside its classes": ("yes:5 no:5 brain/yes:5 brain/no:5", "no:5 yes:5"),
     "one folder in each class": ("cat/images:5 dog/images:5", "cat:5 dog:5"),
     "masks beside the images": ("ill/images:5 ill/masks:5 well/images:5 well/masks:5", "ill:5 well:5"),
     "what a network drive leaves": ("a:5 b:5 a/@eaDir:4 @eaDir:3 b/.thumbs:2", "a:5 b:5"),
@@ -149,6 +160,31 @@ REFUSED = {
     "nothing": ("", "no class folders"),
     "images alone": ("a.jpg b.jpg", "no class folders"),
     "one class": ("a:5", "only one class folder"),
+    "classes and their kinds": ("cat/persian:3 cat/siamese:2 dog/beagle:5", "--classes-from 2"),
+    "a set beside other pictures": ("assets:5 dataset/A:5 dataset/B:5", "--train dataset"),
+    "kinds inside of splits": (
+        "train/man/old:5 train/man/young:5 train/woman/old:5 train/woman/young:5 test/man/old:5",
+        "--classes-from 3",
+    ),
+    "two sets with splits": (
+        "raw/train/a:5 raw/train/b:5 big/train/a:5 big/train/b:5",
+        "--train raw/train",
+    ),
+    "days": ("2023-01-05:5 2023-01-06:5", "and not like classes"),
+    "years": ("2021/05:5 2021/06:5 2022/07:5", "--classes-from 2"),
+    "patients alone": ("patient_01:5 patient_02:5", "--classes-from 1"),
+    "patients with one finding each": ("p/patient1/ill:5 p/patient2/well:5", "--classes-from 3"),
+    "parts without classes": ("fold1:5 fold2:5 fold3:5", "--labels FILE"),
+    "folders of a camera": ("DCIM/100APPLE:5 DCIM/101APPLE:5", "and not like classes"),
+    "a copy by Windows": ("cat:5 cat~-~Copy:5 dog:5", "differ only in spelling"),
+    "a heap beside classes": ("cat:5 dog:5 unsorted:9", "--test unsorted"),
+    "pictures and masks": ("images:5 masks:5", "as for segmentation, and no classes"),
+    "splits of pictures and masks": (
+        "train/image:5 train/labels:5 test/image:2 test/labels:2",
+        "for segmentation",
+    ),
+    "boxes of a detector": ("images:5 labels/0.txt", "object detection"),
+    "boxes in one file": ("train/0.jpg train/_annotations.coco.json", "object detection"),
 }
 
 
@@ -235,6 +271,8 @@ UNLABELLED = {
         4,
     ),
     "one unknown folder in a test": ("asl_train/a:5 asl_train/b:5 asl_test/asl_test:4", 4),
+    "one folder that is no class": ("train/a:5 train/b:5 test/images:4", 4),
+    "images of a challenge": ("train/a/images:5 train/b/images:5 val/images:3 test/images:4", 4),
 }
 
 
@@ -253,7 +291,15 @@ SAID = {
     "raw photographs": ("a:5 b:5 a/x.CR2 b/y.cr2 b/z.nef", "2 .cr2 files are not used"),
     "films": ("a:5 b:5 a/x.mp4", "1 .mp4 file is not used"),
     "how splits were read": ("Training/a:5 Training/b:5 Testing/a:2 Testing/b:2", "Testing/ as test images"),
-    "folders inside of classes": ("cat/persian:3 cat/siamese:2 dog/beagle:5", "--classes-from 2"),
+    "folders inside of classes": ("cat/2021:3 cat/2022:2 dog/2023:5", "--classes-from 2"),
+    "what may be the test": (
+        "train/a:5 train/b:5 extra/a:2 extra/b:2",
+        "If extra/ is the test: --test extra",
+    ),
+    "masks beside pictures": ("a:5 b:5 a/0_mask.jpg a/0_mask_1.jpg", "2 pictures are called like masks"),
+    "a set once more": ("a:5 b:5 old/a:5 old/b:5", "old/ holds folders called like those beside it"),
+    "what lies beside the set": ("x:2 d/train/a:5 d/train/b:5", "Images elsewhere are not used: x/"),
+    "a test folder that is no class": ("train/a:5 train/b:5 test/0:4", "test/0/ is called like no class"),
     "masks": ("ill/images:5 ill/masks:5 well/images:5 well/masks:5", "ill/masks/"),
     "a spelling": ("train/Daisy:5 train/iris:5 test/daisy:2 test/iris:2", "daisy as Daisy"),
     "classes that were skipped": ("a:5 b:5 c:1", "The class c is left out"),
@@ -318,6 +364,15 @@ TABLES = {
     "one column a class": table(
         [(a, int(b == "cat"), int(b == "dog")) for a, b in ROWS], "id,cat,dog", "{},{},{}"
     ),
+    "one column a class, and a number of the row": table(
+        [(int(a) + 9, a, int(b == "cat"), int(b == "dog")) for a, b in ROWS], "n,id,cat,dog", "{},{},{},{}"
+    ),
+    "names beside their numbers": table(
+        [(a, len(b) + (b == "cat"), b) for a, b in ROWS], "id,label,class_name", "{},{},{}"
+    ),
+    "pictures saved in another format": table(pattern="{}.dcm,{}"),
+    "other words": table(header="Datei;Klasse;Datum", pattern="{};{};2023-01-05"),
+    "few of many images": table([*ROWS, *((f"x{i}", "cat") for i in range(90))]),
     "rows of images that are not here": table([*ROWS, ("99", "cat")]),
 }
 
@@ -338,7 +393,41 @@ def test_a_table_may_name_the_splits():
     assert counts(sort(spec, None, {"labels.csv": text})) == {"train": "cat:2 dog:2", "test": "cat:1 dog:1"}
 
 
+def test_tables_of_splits_are_taken_together():
+    parts = [table(rows=rows, pattern="{}.jpg,{}") for rows in (ROWS[:4], ROWS[4:])]
+    spec = FLAT.replace("train/", "images/")
+    expected = {"train": "cat:2 dog:2", "test": "cat:1 dog:1"}
+    assert counts(sort(spec, None, dict(zip(("train.csv", "test.csv"), parts, strict=True)))) == expected
+    assert (
+        counts(
+            sort(
+                FLAT.replace("train/5", "test/5").replace("train/6", "test/6"),
+                None,
+                dict(zip(("train/_classes.csv", "test/_classes.csv"), parts, strict=True)),
+            )
+        )
+        == expected
+    )
+    made_up = {"train.csv": table(), "sample_submission.csv": "id,label\n7,cat\n8,dog\n"}
+    assert len(sort(FLAT + " test/7.jpg test/8.jpg", None, made_up).unlabelled) == 2
+
+
+def test_labels_may_stand_in_a_text_file():
+    found = sort(FLAT, None, {"list.txt": "".join(f"train/{a}.jpg {b}\n" for a, b in ROWS)})
+    assert counts(found) == {"train": "cat:3 dog:3"}
+
+
+def test_a_column_of_splits_that_says_too_little_is_not_used_in_silence():
+    text = table([(a, b, "test" if a == "6" else "") for a, b in ROWS], "id,label,split", "{},{},{}")
+    assert "Column split of x.csv is not used" in " ".join(sort(FLAT, None, {"x.csv": text}).notes)
+
+
 NOT_LABELS = {
+    "a list of labels": (table(pattern="{},\"['{}', 'x']\""), "holds several labels"),
+    "words that are put together": (
+        table([(a, f"{b} road") for a, b in ROWS], "id,tags"),
+        "holds several labels",
+    ),
     "several labels": (table([("1", "cat dog"), *ROWS[1:]]), "holds several labels"),
     "several labels with bars": (table([("1", "x|y"), *ROWS[1:]]), "holds several labels"),
     "two rows for an image": (table([*ROWS, ("1", "dog")]), "two labels, cat and dog"),
@@ -348,6 +437,14 @@ NOT_LABELS = {
     ),
     "a weight": (table([(a, f"{int(a)}.5") for a, _ in ROWS], "id,weight"), "look like a quantity"),
     "a number called a label": (table([(a, f"{int(a)}.5") for a, _ in ROWS]), "look like a quantity"),
+    "an index beside text": (
+        table(
+            [(a, b, i % 2, 1 - i % 2) for i, (a, b) in enumerate(ROWS)],
+            "id,animal,male,female",
+            "{},{},{},{}",
+        ),
+        "--label-column with one of animal, female, male",
+    ),
     "an age": (table([(a, 20 + int(a)) for a, _ in ROWS], "id,age"), "look like a quantity"),
     "two columns that may be meant": (
         table([(a, b, b) for a, b in ROWS], "id,animal,sort", "{},{},{}"),
@@ -368,6 +465,11 @@ def test_a_table_that_holds_no_classes_is_refused_with_the_reason(text, words):
     with pytest.raises(DataError) as caught:  # and where it was not named, it is
         sort(FLAT, None, {"labels.csv": text})
     assert "--labels labels.csv" in str(caught.value)
+
+
+def test_a_name_that_lies_in_two_folders_is_refused():
+    with pytest.raises(DataError, match=r"1\.jpg lies in several folders"):
+        sort("x/1.jpg x/2.jpg y/1.jpg y/2.jpg", Layout(labels="l.csv"), {"l.csv": table(pattern="{}.jpg,{}")})
 
 
 def test_two_tables_are_not_guessed_between():

@@ -296,6 +296,24 @@ def test_sixteen_bits_lose_nothing_against_eight(tmp_path, top):
     assert np.abs(found.astype(float) - x).max() <= 1.01
 
 
+@pytest.mark.parametrize(
+    ("kind", "low", "top"),
+    [
+        *(("f4", 0, top) for top in (1, 255, 4095)),
+        *(("f4", -1, 1), ("f4", -1000, 1000), ("i4", 0, 4095), ("i4", 0, 2**20 - 1), ("i4", -1000, 1000)),
+    ],
+)
+def test_pictures_of_32_bits_use_the_range_that_they_have(tmp_path, kind, low, top):
+    x = np.linspace(0, 255, 400).reshape(20, 20)
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            deep = (np.roll(x, i, 0) / 255 * (top - low) + low).astype(kind)
+            Image.fromarray(deep).save(tmp_path / name / f"{i}.tif")
+    found = data.load(tmp_path).x_train[0, :, :, 0].astype(float)
+    assert np.abs(np.sort(found.ravel()) - x.ravel()).max() <= 2
+
+
 def test_a_dark_picture_stays_dark_among_others_of_its_range(made):
     from tlhelpers.data import folder_check
 

@@ -85,7 +85,7 @@ def test_copies_of_a_picture_never_lie_in_two_splits(pictures):
     """Each number is a picture; files with one number are copies, of which one is used."""
     entries = [(f"{i}.png", split, "cat") for i, (_, split) in enumerate(pictures)]
     looks = {
-        name: _scan.Look(bytes([which]), (16, 16), which, np.zeros((16, 16, 3), np.float32), None)
+        name: _scan.Look(bytes([which]), (16, 16), which, np.zeros((16, 16, 3), np.float32), None, False)
         for (name, _, _), (which, _) in zip(entries, pictures, strict=True)
     }
     for policy in ("group", "drop", "keep"):

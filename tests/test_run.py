@@ -546,7 +546,7 @@ def test_names_from_a_folder_stay_text(tmp_path):
     )
     page = Page(report.html(outcome, ds.x_test))
     assert not {"script", "h4", "h5", "h6", "s"} & set(page.tags)
-    assert page.tags.count("b") == 2 * len(ds.y_test) + 2, "those of the captions and of the verdict"
+    assert page.tags.count("b") == 2 * len(ds.y_test) + 3, "those of the captions and of the verdict"
     assert {*names, "<h4>", "\"'><s>.onnx"} <= set(page.words)
     for words in (
         '"><h6>pictures',

@@ -2,6 +2,7 @@
 
 import functools
 import re
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -109,6 +110,66 @@ def test_equal_files_of_one_class_are_used_once(tmp_path):
         folder_check.load(folder, 8, copies="forget")
 
 
+def test_look_alikes_never_keep_a_class_from_being_split(tmp_path):
+    """Three pictures of a class of five are one picture saved thrice: a guess stops nothing."""
+    folder = fill(tmp_path / "colours", ("blue", "red"), n=12, size=(200, 160))
+    for i in range(3):
+        (folder / "green").mkdir(exist_ok=True)
+        Image.open(folder / "blue" / "0.png").save(folder / "green" / f"{i}.jpg", quality=60 + i)
+    _, check = folder_check.load(folder, 8)
+    assert sum(split["green"] for split in check.counts.values()) == 3
+    assert all(split["green"] for split in check.counts.values())
+    assert "green" in check.scenes
+
+
+def test_a_test_that_is_the_training_is_no_test(tmp_path):
+    for split in ("train", "test"):
+        fill(tmp_path / "set" / split, n=6)
+    with pytest.raises(data.DataError, match="each training image is a copy of a test or validation image"):
+        folder_check.load(tmp_path / "set", 8)
+    _, check = folder_check.load(tmp_path / "set", 8, copies="keep")
+    assert len(check.leaks) == 18
+
+
+# --- what is no part of what is shown ---
+
+
+def test_a_trait_that_gives_the_classes_away_is_said_and_weighs(tmp_path):
+    folder = fill(tmp_path / "set", ("blue", "red"), n=12)
+    assert not folder_check.load(folder, 8)[1].tells
+    for path in (folder / "red").iterdir():
+        Image.open(path).convert("L").resize((30, 20)).save(path.with_suffix(".jpg"))
+        path.unlink()
+    tells = folder_check.load(folder, 8)[1].tells
+    for words in (
+        "in their colour: those of blue are coloured and those of red are grey",
+        "in their size: those of blue are 20 x 16 pixels large and those of red are 30 x 20",
+        "in their kind of file: those of blue are .png files and those of red are .jpg files",
+    ):
+        assert words in " ".join(tells)
+    found = judged(0.98, check={"tells": tells})
+    assert found.level == "fair"
+    assert found.reasons == tells
+
+
+def test_files_of_several_pictures_are_said(tmp_path):
+    folder = fill(tmp_path / "set", ("blue", "red"), n=4)
+    pages = [picture(COLOURS["red"], 50 + i) for i in range(3)]
+    for name in ("pages.tif", "film.gif", "film.webp"):
+        pages[0].save(folder / "red" / name, save_all=True, append_images=pages[1:])
+    assert "3 files hold several pictures" in " ".join(folder_check.load(folder, 8)[1].said)
+
+
+@pytest.mark.parametrize("colour", [(3, 2, 9), (120, 120, 120)], ids=["nearly black", "one colour"])
+def test_pictures_that_show_nothing_are_said(tmp_path, colour):
+    folder = fill(tmp_path / "set", ("blue", "red"), n=9)
+    for i in range(4):
+        Image.new("RGB", (9 + i, 9), colour).save(folder / "red" / f"mask{i}.png")
+    assert "4 of 22 pictures are nearly black or of one colour" in " ".join(
+        folder_check.load(folder, 8)[1].said
+    )
+
+
 # --- groups ---
 
 GROUPS = {
@@ -190,6 +251,45 @@ def test_many_files_of_one_kind_that_cannot_be_read_are_said_on_the_terminal(tmp
     assert "2 .nef files are not used" in said
 
 
+def test_files_beside_the_pictures_are_said(tmp_path):
+    folder = fill(tmp_path / "colours", n=4)
+    for name in ("a.part", "b.part", "c.xyz", "notes.txt", "d.aae", "Thumbs.db", ".hidden.part"):
+        (folder / "red" / name).write_bytes(b"x")
+    assert "not called like pictures: 2 .part and 1 .xyz." in " ".join(folder_check.load(folder, 8)[1].said)
+
+
+def packed(path: Path, mode: str, folder: Path) -> Path:
+    with tarfile.open(path, mode) as archive:
+        archive.add(folder, "wrapper/set")
+    return path
+
+
+@pytest.mark.parametrize("name", ["set.tar", "set.tgz", "set.gz", "set.zip", "set"])
+def test_an_archive_is_known_by_its_content(tmp_path, name):
+    folder = fill(tmp_path / "colours", n=4)
+    found = data.load(packed(tmp_path / name, "w" if name == "set.tar" else "w:gz", folder), image_size=8)
+    assert found.class_names == ("blue", "green", "red")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.7z", b"7z\xbc\xaf", "a 7z archive, which is not read here. Unpack it"),
+        ("a.rar", b"Rar!\x1a", "a RAR archive, which is not read here"),
+        ("a.zip", b"Rar!\x1a", "is not a readable zip file"),
+        ("a.csv", b"file,label", "is a table. Name the folder of the images, and say --labels a.csv"),
+        ("a.jpg", b"\xff\xd8\xff", "is a file with one picture"),
+        ("folder/train.zip", b"PK", "In it lie archives (train.zip): unpack them"),
+    ],
+)
+def test_other_files_are_refused_with_the_reason(tmp_path, name, content, words):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / name).write_bytes(content)
+    for load in (data.load, folder_check.load):
+        with pytest.raises(data.DataError, match=re.escape(words)):
+            load(tmp_path / name.partition("/")[0])
+
+
 def test_telephone_pictures_are_read(tmp_path):
     pillow_heif = pytest.importorskip(
         "pillow_heif", reason="pillow-heif is not installed: pip install tlhelpers[app]"
@@ -204,12 +304,15 @@ def test_telephone_pictures_are_read(tmp_path):
     assert not check.unreadable
 
 
-def test_without_pillow_heif_the_reason_says_what_to_install():
+def test_without_pillow_heif_the_reason_says_what_to_install(monkeypatch):
     from tlhelpers.data import pictures
     from tlhelpers.data._scan import why_not
 
     assert pictures.decoder_source()
+    monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
     why = why_not(Image.UnidentifiedImageError("x"), b"\0\0\0\x18ftypheic" + bytes(20))
+    monkeypatch.setitem(Image.OPEN, "HEIF", None)
+    assert "damaged" in why_not(Image.UnidentifiedImageError("x"), b"\0\0\0\x18ftypheic" + bytes(20))
     assert 'pip install "tlhelpers[app]"' in why
 
 
@@ -363,6 +466,7 @@ def test_no_better_than_the_most_frequent_class_is_said():
     assert found.level == "bad"
     assert "Not usable" in found.headline
     assert "not shown to be better than always naming class <0>" in found.reasons[0]
+    assert "are the labels right" in found.to_do[0]
 
 
 def test_a_test_far_below_validation_is_no_surprise_to_keep():
@@ -384,6 +488,7 @@ def test_the_weakest_class_and_what_to_do_are_named():
     found = judged(0.75, n=400)
     assert "taken for" in found.weakest
     assert any("Take more training pictures of" in step for step in found.to_do)
+    assert any("it has 600)" in step for step in found.to_do), "what the reader has, not what was trained on"
     assert any("Look at these labels" in step for step in found.to_do)
     assert judged(1.0).weakest == ""
 
@@ -393,6 +498,13 @@ def test_leaks_and_scenes_speak_against_a_figure():
     found = judged(0.98, check={"leaks": leaks, "scenes": ("a",)})
     assert len(found.reasons) == 2
     assert "Without them it is" in found.reasons[1]
+
+
+def test_a_test_of_copies_shows_nothing():
+    found = judged(1.0, check={"leaks": tuple(f"{k}.png" for k in range(200))})
+    assert found.level == "bad"
+    assert "most of the test pictures are like those that it learned from" in found.headline
+    assert "There are no others" in found.reasons[0]
 
 
 def test_the_verdict_comes_first_and_temperature_claims_only_what_it_did():

@@ -29,33 +29,45 @@ SHOWN = 20  # pictures that `predict` lists on the terminal
 _UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
 
 
+_READ = "How the folder is read, where its names leave that open"
+_SPLIT = "What is tested apart from what is trained on"
+_TRAINING = "Training"
+
+
+def _said(panel: str, what: str, text: str, *names: str, **more: Any) -> Any:
+    """An option: where it stands, what it takes, and what it is for."""
+    return typer.Option(*names, rich_help_panel=panel, metavar=what or None, help=text, **more)
+
+
 def run(
     folder: Annotated[Path, typer.Argument(help="Folder, zip or tar file: one folder of images a class.")],
-    out: Annotated[
-        Path | None, typer.Option(help="Folder to make, or report.html; without it, FOLDER_report here.")
-    ] = None,
-    train: Annotated[list[str] | None, typer.Option(help="Folder inside with the training classes.")] = None,
-    val: Annotated[list[str] | None, typer.Option(help="Folder inside with the validation classes.")] = None,
-    test: Annotated[list[str] | None, typer.Option(help="Folder inside with what is to be tested.")] = None,
-    classes_from: Annotated[
-        str | None,
-        typer.Option(help="What names the class: level of folders, or pattern in file names."),
-    ] = None,
-    labels: Annotated[list[str] | None, typer.Option(help="CSV file with file names and labels.")] = None,
-    label_column: Annotated[str | None, typer.Option(help="Its column of labels.")] = None,
-    skip_small: Annotated[bool, typer.Option("--skip-small", help="Leave out small classes.")] = False,
-    copies: Annotated[str, typer.Option(help="Pictures that look alike: group, keep or drop.")] = "group",
-    group: Annotated[
-        str | None, typer.Option(help="What stays on one side of the split: pattern in paths, or CSV file.")
-    ] = None,
-    image_size: Annotated[
-        int, typer.Option("--size", "--image-size", min=32, help="Side in pixels that the network sees.")
-    ] = 224,
-    epochs: Annotated[int, typer.Option(min=0, help="Epochs of fine-tuning; 0 leaves it out.")] = 4,
-    time: Annotated[str, typer.Option(help="Budget, as 90s, 5m or 1h: fine-tuning adapts to it.")] = "",
-    mirror: Annotated[bool, typer.Option(help="A mirrored image is valid: not so of letters.")] = True,
-    seed: Annotated[int, typer.Option(min=0, help="Of the split and of the training.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder to make, or report.html [FOLDER_report]")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier report.")] = False,
+    train: Annotated[list[str] | None, _said(_READ, "DIR", "Inside: class folders to train on.")] = None,
+    val: Annotated[list[str] | None, _said(_READ, "DIR", "The same for validation.")] = None,
+    test: Annotated[list[str] | None, _said(_READ, "DIR", "The same for the test, or no classes.")] = None,
+    classes_from: Annotated[
+        str | None, _said(_READ, "N|REGEX", "The class: folder N levels down, or pattern in file names.")
+    ] = None,
+    labels: Annotated[list[str] | None, _said(_READ, "CSV", "Table of file names and labels.")] = None,
+    label_column: Annotated[str | None, _said(_READ, "NAME", "Its column of labels.")] = None,
+    skip_small: Annotated[
+        bool, _said(_READ, "", "Leave out classes too small or missing in a split.", "--skip-small")
+    ] = False,
+    copies: Annotated[
+        str, _said(_SPLIT, "group|keep|drop", "Look-alikes: on one side, anywhere, or one of them.")
+    ] = "group",
+    group: Annotated[
+        str | None,
+        _said(_SPLIT, "REGEX|CSV", "What stays on one side, as of one patient: in paths, or a table."),
+    ] = None,
+    seed: Annotated[int, _said(_SPLIT, "", "Of the split and of the training.", min=0)] = 0,
+    image_size: Annotated[
+        int, _said(_TRAINING, "", "Side in pixels that it sees.", "--size", "--image-size", min=32)
+    ] = 224,
+    time: Annotated[str, _said(_TRAINING, "90s|5m|1h", "Budget: fine-tuning takes what fits.")] = "",
+    epochs: Annotated[int, _said(_TRAINING, "", "Epochs of fine-tuning; 0 leaves it out.", min=0)] = 4,
+    mirror: Annotated[bool, _said(_TRAINING, "", "A mirrored image is valid: not so of letters.")] = True,
 ) -> None:
     """Train a classifier on a folder of your own images, test it, and write a report and the model.
 
@@ -152,20 +164,16 @@ def _clear_words() -> Iterator[None]:
 
 def _steps(console: Console) -> Callable:
     """Returns what shows each step while it goes on, and its time when it is done."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        SpinnerColumn,
-        TextColumn,
-        TimeElapsedColumn,
-    )
+    from rich import progress
 
     @contextmanager
     def step(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
-        columns = [SpinnerColumn(finished_text="[green]✓[/]"), TextColumn("{task.description}")]
-        columns += [BarColumn(20), MofNCompleteColumn()] if total else []
-        with Progress(*columns, TimeElapsedColumn(), console=console) as bar:
+        columns = [
+            progress.SpinnerColumn(finished_text="[green]✓[/]"),
+            progress.TextColumn("{task.description}"),
+        ]
+        columns += [progress.BarColumn(20), progress.MofNCompleteColumn()] if total else []
+        with progress.Progress(*columns, progress.TimeElapsedColumn(), console=console) as bar:
             task = bar.add_task(title, total=total)
             yield lambda done: bar.update(task, completed=done)
             done = bar.tasks[0].completed or 1
@@ -235,7 +243,7 @@ def _named(console: Console, found: Named, about: About, out: Path | None, groun
         low, high = wilson_interval(int((y == predicted).sum()), len(y))
         console.print(
             f"[bold]{(y == predicted).mean():.1%}[/] of {len(y):,} pictures named as their folder is called "
-            f"(95 % interval {low:.1%} to {high:.1%}).",
+            f"(95 % interval {low:.1%} to {high:.1%}). Pictures that it was trained on make this too good.",
             highlight=False,
         )
         if len(y) < len(found.files):

@@ -241,13 +241,8 @@ def _files(out: Path, folder: Path, overwrite: bool) -> dict[str, Path]:
         files["predictions"] = out.with_suffix(".predictions.csv")
         taken = [path for path in files.values() if path.exists()]
     else:
-        names = {
-            "report": "report.html",
-            "keras": "model.keras",
-            "onnx": "model.onnx",
-            "classes": "classes.txt",
-            "predictions": "predictions.csv",
-        }
+        names = {"report": "report.html", "keras": "model.keras", "onnx": "model.onnx"}
+        names |= {"classes": "classes.txt", "predictions": "predictions.csv"}
         files = {key: out / name for key, name in names.items()}
         taken = [out] if out.exists() and not (out.is_dir() and not any(out.iterdir())) else []
         if out.exists() and not out.is_dir():

@@ -18,6 +18,7 @@ GOOD, FAIR = 0.9, 0.7  # lower end of the interval of the accuracy
 WEAK = 0.85  # accuracy below which a class is worth more pictures
 TESTED = 100  # test images: with fewer, the accuracy is a rough figure
 SURE_MISTAKE = 0.9
+FEW = 30  # pictures of a class
 
 
 @dataclass(frozen=True)
@@ -61,17 +62,18 @@ def judge(o: "Outcome") -> Verdict:
             "labels are wrong. Look at the mistakes below."
         )
     if o.check.scenes:
-        reasons.append(
-            "Many pictures look alike, as from a camera that does not move: this holds for that scene alone."
-        )
+        reasons.append("Many pictures look alike, as from one fixed camera: this holds for that scene alone.")
+    reasons += o.check.tells
     if o.check.leaks:
         apart = ~np.isin(o.check.files["test"], o.check.leaks)
-        right = np.mean((o.predicted == o.y_test)[apart]) if apart.any() else 0.0
+        right = f"Without them it is {np.mean((o.predicted == o.y_test)[apart]):.1%}." if apart.any() else ""
         reasons.append(
             f"{counted(len(o.check.leaks), 'test image')} like training images, or belonging together with "
-            f"them: the accuracy may be too good. Without them it is {right:.1%}."
+            f"them: the accuracy may be too good. {right or 'There are no others.'}"
         )
-    level = "bad" if useless else "good" if low >= GOOD and not shifted else "fair" if low >= FAIR else "bad"
+    doubtful, copied = shifted or bool(o.check.tells), 2 * len(o.check.leaks) > n
+    level = "good" if low >= GOOD and not doubtful else "fair" if low >= FAIR else "bad"
+    level = "bad" if useless or copied else level
     about = f"Of 100 new pictures like these, it names about {round(100 * o.accuracy)} rightly"
     about += f" ({round(100 * low)} to {round(100 * high)} are possible)"
     headline = {
@@ -79,7 +81,11 @@ def judge(o: "Outcome") -> Verdict:
         "fair": f"Usable with care: somebody should check its answers. {about}.",
         "bad": f"Not usable as it is. {about}.",
     }[level]
-    return Verdict(level, headline, tuple(reasons), _weakest(o), tuple(_to_do(o, n, shifted)), shifted)
+    if copied:
+        headline = "Not shown to be usable: most of the test pictures are like those that it learned from."
+    return Verdict(
+        level, headline, tuple(reasons), _weakest(o), tuple(_to_do(o, n, shifted, useless)), shifted
+    )
 
 
 def _shifted(o: "Outcome") -> bool:
@@ -104,18 +110,24 @@ def _weakest(o: "Outcome") -> str:
     )
 
 
-def _to_do(o: "Outcome", n: int, shifted: bool) -> list[str]:
-    found, trained = [], o.check.counts["train"]
+def _owned(o: "Outcome") -> dict[str, int]:
+    """Pictures of each class that the reader has, without those of a test folder."""
+    parts = [s for s in o.check.counts if s != "test" or "test" not in o.check.shipped]
+    return {c: sum(o.check.counts[s][c] for s in parts) for c in o.class_names}
+
+
+def _to_do(o: "Outcome", n: int, shifted: bool, useless: bool) -> list[str]:
+    found, had = [], _owned(o)
+    if useless:
+        found.append("Look at pictures of each class: are the labels right, and could you tell them apart?")
     rows = errors.by_class(o.y_test, o.predicted, o.class_names)
     weak = sorted((r for r in rows if r.count and r.accuracy < WEAK), key=lambda r: r.accuracy)[:3]
     if weak:
-        listed = ", ".join(f"{r.name} (it has {trained[r.name]:,})" for r in weak)
+        listed = ", ".join(f"{r.name} (it has {had[r.name]:,})" for r in weak)
         found.append(f"Take more training pictures of {listed}.")
-    elif min(trained.values()) < 30:
-        fewest = min(trained, key=trained.__getitem__)
-        found.append(
-            f"Take more pictures, of {fewest} first: it has {trained[fewest]:,}, and 30 a class are few."
-        )
+    elif min(had.values()) < FEW:
+        fewest = min(had, key=had.__getitem__)
+        found.append(f"Take more pictures, of {fewest} first: it has {had[fewest]:,}, and {FEW} are few.")
     sure = errors.confident_mistakes(o.y_test, o.probabilities)
     doubtful = [i for i in sure.tolist() if o.probabilities[i].max() >= SURE_MISTAKE][:5]
     if doubtful:
@@ -124,7 +136,7 @@ def _to_do(o: "Outcome", n: int, shifted: bool) -> list[str]:
     if shifted:
         found.append("Put pictures of the kind that the test holds among the training pictures, too.")
     if n < TESTED and not o.cross_validated:
-        found.append(f"Test with more pictures: {n} are few, and each one counts {100 / n:.1f} points.")
+        found.append(f"Test with more pictures: {n} are few; one mistake more costs {100 / n:.1f} of 100.")
     if not found:
         found.append("Try it on pictures from elsewhere (another day, camera, place) before you rely on it.")
     return found

@@ -89,7 +89,8 @@ def pixels_of(opened: Image.Image, size: int | None, white: int | None = None) -
 def deep_top(stream: IO[bytes]) -> int | None:
     """The highest value of a picture of 16 bits; None for any other."""
     with _opened(stream) as image:
-        return int(np.asarray(image).max(initial=0)) if image.mode.startswith("I") else None
+        top = np.nan_to_num(np.asarray(image)).max(initial=0) if image.mode[0] in "IF" else 0
+        return int(top) if image.mode.startswith("I") or top > 255 else None
 
 
 def white_of(tops: Sequence[int]) -> int:
@@ -102,7 +103,7 @@ def white_of(tops: Sequence[int]) -> int:
             than the others, and a bright one no rule.
     """
     top = float(np.median(tops))
-    return next((2**bits - 1 for bits in (8, 10, 12, 14) if top < 2**bits), 65535)
+    return next((2**bits - 1 for bits in (8, 10, 12, 14, 16) if top < 2**bits), int(top))
 
 
 def _to_rgb(image: Image.Image, white: int | None = None) -> Image.Image:
@@ -112,12 +113,16 @@ def _to_rgb(image: Image.Image, white: int | None = None) -> Image.Image:
         image = image.convert("RGBA")
         paper = Image.new("RGBA", image.size, (255, 255, 255, 255))
         return Image.alpha_composite(paper, image).convert("RGB")
-    if image.mode.startswith("I"):  # 16 bit, or fewer in 16
-        deep = np.asarray(image).astype(np.float64).clip(0, 65535)
-        scale = 255 / max(white or 0, white_of([int(deep.max(initial=0))]))
-        return Image.fromarray(np.rint(deep * scale).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        deep = np.nan_to_num(np.asarray(image).astype(np.float64))
-        deep = deep * 255 if deep.max(initial=0.0) <= 1 else deep
-        return Image.fromarray(np.rint(deep.clip(0, 255)).astype(np.uint8)).convert("RGB")
+    if image.mode[0] in "IF":  # 16 bits, or fewer in 16; 32 bits, with a sign or a point
+        deep = np.nan_to_num(np.asarray(image).astype(np.float64), posinf=0.0, neginf=0.0)
+        low, top = deep.min(initial=0.0), deep.max(initial=0.0)
+        if low < 0:  # then there is no black to count from: from the darkest to the brightest
+            deep, top = (deep - low) / (top - low or 1), 1.0
+        if low < 0 or (image.mode == "F" and top <= 1):
+            scale = 255.0
+        elif image.mode == "F" and top <= 255:
+            scale = 1.0
+        else:
+            scale = 255 / max(white or 0, white_of([int(top)]))
+        return Image.fromarray(np.rint(deep * scale).clip(0, 255).astype(np.uint8)).convert("RGB")
     return image.convert("RGB")

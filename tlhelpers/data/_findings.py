@@ -33,6 +33,7 @@ class FolderCheck:
         unlabelled: Images of a test folder without class folders.
         white: What counts as white in pictures of 16 bits; None where there are none.
         leaks: Test images that belong together with a training image.
+        tells: What sets whole classes apart and is no part of what the pictures show, one sentence each.
         groups: File -> number, equal for those that belong together; empty where each is alone.
     """
 
@@ -50,6 +51,7 @@ class FolderCheck:
     unlabelled: tuple[str, ...] = ()
     white: int | None = None
     leaks: tuple[str, ...] = ()
+    tells: tuple[str, ...] = ()
     groups: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -136,7 +138,7 @@ class FolderCheck:
             f"sizes: {width.min()} x {height.min()} to {width.max()} x {height.max()} pixels",
         ]
         lines += [f"unreadable: {name} ({why})" for name, why in self.unreadable.items()]
-        return "\n".join([*lines, *self.notes()])
+        return "\n".join([*lines, *self.tells, *self.notes()])
 
     __repr__ = __str__  # what a notebook shows
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from tlhelpers.data._by_rule import by_rule
+from tlhelpers.data._doubt import copies_of_the_set, level_of, refuse_doubtful, sets_inside
 from tlhelpers.data._errors import DataError, NoClassFoldersError
 from tlhelpers.data._labels import Labels
 from tlhelpers.data._layout import Classes, Layout, Plan, in_python, joined, some
@@ -82,7 +83,7 @@ def _by_folders(root: Folder, where: str) -> Plan:
             return made
         raise NoClassFoldersError(_flat(here, splits, where))
     if not splits:
-        made = _inverted(here) or _classes_only(here, where)
+        made = _one_of_several(here, where) or _inverted(here) or _classes_only(here, where)
         made.notes = [*said, *made.notes]
         return made
     made = _shipped(here, splits, with_classes, where)
@@ -112,6 +113,7 @@ def _shipped(here: Folder, splits: dict[str, str], with_classes: dict[str, str],
         more = f" Or is it {rest[0]}/? Then say --train {rest[0]} --test {there}." if len(rest) == 1 else ""
         raise DataError(f"{where}: {what}. Add train/<class>/ with images.{more}")
     made = Plan({})
+    refuse_doubtful(here.children[chosen["train"]].classes(), where)
     for kind, name in chosen.items():
         _add(made, kind, here.children[name].classes(), where)
     left: list[str] = []
@@ -125,11 +127,34 @@ def _shipped(here: Folder, splits: dict[str, str], with_classes: dict[str, str],
             left.append(f"{folder.path}/ ({len(files):,})")
     left += [f"{len(here.files):,} beside the folders"] if here.files else []
     if left:
-        made.notes.append(f"Images that lie outside of the splits are not used: {some(left)}.")
+        beside = [n for n, f in here.children.items() if n not in chosen.values() and n not in splits]
+        known = next(
+            (n for n in beside if here.children[n].children.keys() & made.by_class["train"].keys()), ""
+        )
+        hint = f" If {known}/ is the test: --test {known}." if known and "test" not in chosen else ""
+        made.notes.append(f"Images that lie outside of the splits are not used: {some(left)}.{hint}")
     if any(same_name(name) not in ("train", "val", "test") for name in chosen.values()):
         words = {"train": "training", "val": "validation", "test": "test"}
         said = joined(f"{here.children[n].path}/ as {words[kind]} images" for kind, n in chosen.items())
         made.notes.append(f"The folders were read so: {said}.")
+    return made
+
+
+def _one_of_several(here: Folder, where: str) -> Plan | None:
+    """The folder that holds train/ and test/, among others that hold pictures; None where there is none."""
+    sets = sets_inside(here)
+    if len(sets) > 1:
+        inside = sets[0].unwrapped().children
+        flags = [f"--{kind} {inside[n].path}" for n, kind in certain(inside).items() if kind != "predict"]
+        raise DataError(
+            f"{where}: {joined(f'{f.path}/' for f in sets)} hold a set each, with splits of its own. Say "
+            f"which, such as {' '.join(sorted(flags, reverse=True))} (in Python: layout=data.Layout(...))."
+        )
+    if not sets:
+        return None
+    made = _by_folders(sets[0], where)
+    rest = [f"{f.path}/" for f in here.children.values() if f is not sets[0]]
+    made.notes.append(f"The set is taken from {sets[0].path}/. Images elsewhere are not used: {some(rest)}.")
     return made
 
 
@@ -152,6 +177,8 @@ def _inverted(here: Folder) -> Plan | None:
         splits = certain(folder.children)
         if folder.files or "train" not in splits.values() or len(splits) < len(folder.children):
             return None
+        if any(len(inner.classes().children) > 1 for inner in folder.children.values()):
+            return None
         for inner, kind in splits.items():
             files = folder.children[inner].all_files()
             made.setdefault("test" if kind == "predict" else kind, {}).setdefault(name, []).extend(files)
@@ -160,21 +187,21 @@ def _inverted(here: Folder) -> Plan | None:
 
 def _classes_only(here: Folder, where: str) -> Plan:
     """One folder a class, no splits."""
-    names = {n: {c.casefold() for c in f.children} - MASKS for n, f in here.children.items()}
-    for name, inside in names.items():
-        for other, others in names.items():
-            shared = sorted(inside & others)
-            if name < other and len(shared) > 1:
-                raise DataError(_ambiguous(here, name, other, shared, where))
+    again = copies_of_the_set(here)
+    here = here.without(again)
+    refuse_doubtful(here, where)
     if here.files and not here.children:
         raise NoClassFoldersError(f"{where}: no class folders. {_expected(here)}")
     made = Plan({})
     _add(made, "train", here, where)
+    if again:
+        left = joined(f"{f.path}/" for f in again)
+        made.notes.append(f"{left} holds folders called like those beside it: once more the set. Not used.")
     if here.files:
         made.notes.append(f"{len(here.files):,} images beside the class folders are not used.")
     deep = [n for n, f in here.children.items() if len({c.casefold() for c in f.children} - MASKS) > 1]
     if deep:
-        level = here.path.count("/") + 2 + bool(here.path)
+        level = level_of(here) + 1
         made.notes.append(
             f"Folders inside of {some(deep)} are taken together as one class each; if they are the classes, "
             f"say --classes-from {level}{in_python('classes_from', level)}"
@@ -184,6 +211,14 @@ def _classes_only(here: Folder, where: str) -> Plan:
 
 def _add(made: Plan, split: str, here: Folder, where: str) -> None:
     """Puts the class folders of one folder into a plan; what is no class folder of a test set, aside."""
+    train = {same_name(c) for c in made.by_class.get("train", ())}
+    stranger = len(here.children) == 1 and not train & {*map(same_name, here.children)}
+    if split != "train" and stranger and len(train) > 1:
+        (only,) = here.children.values()  # such as test/unknown/
+        made.unlabelled += only.all_files() if split == "test" else []
+        what = "its images have no labels" if split == "test" else "its images are not used"
+        made.notes.append(f"{only.path}/ is called like no class of the training images: {what}.")
+        return
     classes = made.by_class.setdefault(split, {}) if here.children or split == "train" else {}
     for name, folder in here.children.items():
         masks = [f for n, f in folder.children.items() if n.casefold() in MASKS]
@@ -197,28 +232,17 @@ def _add(made: Plan, split: str, here: Folder, where: str) -> None:
         made.notes.append(f"{len(here.files):,} images in {here.path}/ lie in no class folder: not used.")
 
 
-def _ambiguous(here: Folder, name: str, other: str, shared: list[str], where: str) -> str:
-    first, second = (here.children[n].path for n in (name, other))
-    level = here.path.count("/") + 1 + bool(here.path)
-    return (
-        f"{where}: {first}/ and {second}/ hold folders of the same names ({some(shared)}), so they may be "
-        f"parts of one set, or classes. Say which. Parts: --train {first} --test {second}. Only one of them: "
-        f"--train {first}. All of them together, classes by the inner folders: --classes-from {level + 1}. "
-        f"They are the classes: --classes-from {level}{in_python('classes_from', level)}"
-    )
-
-
 def _flat(here: Folder, splits: dict[str, str], where: str) -> str:
     listed = ", ".join(f"{name}/" for name in sorted(splits))
     train = [name for name, kind in splits.items() if kind == "train"]
-    level = here.path.count("/") + 1 + bool(here.path)
+    level = level_of(here)
     first = here.children[train[0]] if train else here.children[next(iter(splits))]
     head = f"{train[0]}/ holds no class folders" if train else f"{listed} may be no class"
     rest = [n for n in here.children if n not in splits]
     if rest and not train:
         held = here.children[next(iter(splits))].path
         return (
-            f"{where}: {head}: it is called like a split, and lies beside {some(rest)}. Say which. Images to "
+            f"{where}: {head} by its name, and lies beside {some(rest)}. Say which. Images to "
             f"be tested or named: --test {held}. A class: --classes-from {level}"
             f"{in_python('classes_from', level)}"
         )

@@ -65,7 +65,9 @@ def numbered(
     return {} if alone else {name: number[key] for name, key in zip(names, tops, strict=True)}
 
 
-def cut(labels: Indices, groups: Indices, share: float, seed: int, say: Callable[[int], str]) -> Indices:
+def cut(
+    labels: Indices, groups: Indices, share: float, seed: int, say: Callable[[int], str], spare: int = 1
+) -> Indices:
     """Chooses a share of each class in whole groups.
 
     Args:
@@ -74,6 +76,7 @@ def cut(labels: Indices, groups: Indices, share: float, seed: int, say: Callable
         share: Part of each class, at least one group and never all of them.
         seed: Of the order in which groups are tried.
         say: From a label to its name, for messages.
+        spare: Groups of each class that are left, where it has so many.
 
     Returns:
         Positions of the chosen images, int64, ascending.
@@ -100,7 +103,7 @@ def cut(labels: Indices, groups: Indices, share: float, seed: int, say: Callable
         for i in np.flatnonzero((counts[:, c] > 0) & ~chosen):
             here = counts[i] > 0
             closer = abs(taken[c] + counts[i, c] - wanted) < abs(taken[c] - wanted)
-            if (left[here] > 1).all() and (closer or not taken[c]):
+            if (left[here] > spare).all() and (closer or not taken[c]):
                 chosen[i] = True
                 taken, left = taken + counts[i], left - here
     return np.sort(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from tlhelpers.data._errors import DataError, together
 from tlhelpers.data._layout import Layout
 from tlhelpers.data._listing import listed
 from tlhelpers.data._stores import FolderStore, ZipStore
-from tlhelpers.data._tar import TAR_SUFFIXES, unpacked
+from tlhelpers.data._tar import is_tar, not_read, unpacked
 
 __all__ = ["ImageFiles", "ImageSequence", "Part", "open_images", "open_store"]
 
@@ -278,7 +279,12 @@ def open_store(path: Path) -> FolderStore | ZipStore:
     """
     if path.is_dir():
         return FolderStore(path)
-    return _TarStore(path) if path.name.lower().endswith(TAR_SUFFIXES) else ZipStore(path)
+    if path.is_file() and not zipfile.is_zipfile(path):
+        if is_tar(path):
+            return _TarStore(path)
+        if not path.name.lower().endswith(".zip"):
+            raise DataError(not_read(path))
+    return ZipStore(path)
 
 
 def _chunks(items: Sequence[T]) -> list[Sequence[T]]:

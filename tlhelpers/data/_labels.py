@@ -19,7 +19,9 @@ __all__ = ["Labels", "read_column", "read_labels"]
 _LABEL_NAMES = (
     *("label", "class", "category", "target", "labels", "class_name", "classname", "label_name", "species"),
     *("breed", "diagnosis", "dx", "variety", "type", "tag", "tags", "y", "class_id", "category_id"),
+    *("klasse", "etikett", "kategorie", "clase", "etiqueta", "classe", "类别", "标签"),
 )
+_NO_LABEL = ("", "nan", "n/a", "na", "null", "<na>")
 _SPLIT_NAMES = ("split", "subset", "set", "partition", "usage", "dataset")
 _MANY = (
     20  # whole numbers with more values than that are a quantity, unless the column has a name for classes
@@ -71,23 +73,29 @@ def read_labels(tables: Sequence[tuple[str, bytes]], images: Sequence[str], colu
     for name, content in tables:
         table = _table(name, content, index)
         what, values, named = _label_values(table, column)
-        _check(table, what, values, named)
+        _check(table, what, values, named, column is not None)
         n_lost = sum(image is None for image in table.images)
         for image, value in zip(table.images, values, strict=True):
             if (
                 image is not None
-                and value.casefold() not in ("", "nan")
+                and value.casefold() not in _NO_LABEL
                 and classes.setdefault(image, value) != value
             ):
                 raise DataError(
                     f"{name} gives {image} two labels, {classes[image]} and {value}. A classifier names one "
                     "class an image: keep one row for each."
                 )
+        if len(tables) > 1 and (kind := kind_of(name.rpartition("/")[2].rpartition(".")[0])):  # as test.csv
+            splits |= {image: kind[0] for image in table.images if image}
         for i, title in enumerate(table.header):
             kinds = [kind_of(value) for value in table.values(i)]
             if title.casefold() in _SPLIT_NAMES and all(kinds):
                 splits |= {im: k[0] for im, k in zip(table.images, kinds, strict=True) if im and k}
-        notes.append(f"Labels come from {name}, {what}: {len(classes):,} images.")
+            elif title.casefold() in _SPLIT_NAMES and any(kinds):
+                odd = next(v for v, kind in zip(table.values(i), kinds, strict=True) if not kind)
+                notes.append(f"Column {title} of {name} is not used: {odd!r} in it is no split.")
+        labelled = len({*table.images} & classes.keys())
+        notes.append(f"Labels come from {name}, {what}: {labelled:,} images.")
         if n_lost:
             lost = [row[table.column] for row, im in zip(table.rows, table.images, strict=True) if im is None]
             notes.append(f"{n_lost:,} rows of {name} name images that are not here: {some(lost, 3)}.")
@@ -131,8 +139,12 @@ def _match(index: dict[str, str | None], value: str) -> str | None:
         found = index.get("/".join(parts[i:]), "")
         if found != "":
             return found
-    number = re.sub(r"\.[^.]+$", "", parts[-1])
-    return index.get(str(int(number))) if number.isdecimal() else None
+    stem = re.sub(r"\.[^.]+$", "", parts[-1])  # of a picture that was saved in another format since
+    return index.get(str(int(stem))) if stem.isdecimal() else index.get(stem)
+
+
+def _is_twice(index: dict[str, str | None], value: str) -> bool:
+    return bool(value.strip()) and index.get(_key(value), "") is None
 
 
 def _table(name: str, content: bytes, index: dict[str, str | None]) -> _Table:
@@ -144,7 +156,14 @@ def _table(name: str, content: bytes, index: dict[str, str | None]) -> _Table:
     ]
     hits = [sum(image is not None for image in column) for column in found]
     column = max(range(width), key=hits.__getitem__)
-    if hits[column] < 0.2 * (len(rows) - 1) or not hits[column]:
+    n_images = len({*index.values()} - {None})
+    if hits[column] < 0.2 * min(len(rows) - 1, n_images) or not hits[column]:
+        twice = next((row[i] for row in rows[1:] for i in range(len(row)) if _is_twice(index, row[i])), None)
+        if twice is not None:
+            raise DataError(
+                f"{name}: {twice} lies in several folders, so that nobody can tell which of them is meant. "
+                "Write the names with their folders, such as cat/1.jpg."
+            )
         seen = next(iter(index), "missing")
         raise DataError(
             f"{name} has no column with the names of the images: the best one, "
@@ -172,7 +191,8 @@ def _rows(name: str, content: bytes) -> list[list[str]]:
     delimiter = max(",;\t|", key=first.count)
     if not first.count(delimiter):
         delimiter = " "
-    rows = [row for row in csv.reader(io.StringIO(text), delimiter=delimiter) if any(map(str.strip, row))]
+    lines = io.StringIO(text) if delimiter != " " else map(str.strip, text.splitlines())
+    rows = [row for row in csv.reader(lines, delimiter=delimiter) if any(map(str.strip, row))]
     if len(rows) < 2 or max(map(len, rows)) < 2:
         raise DataError(f"{name} has no two columns with rows. Expected: file name, label.")
     return rows
@@ -189,11 +209,18 @@ def _label_values(table: _Table, column: str | None) -> tuple[str, list[str], bo
     known = [n for n in _LABEL_NAMES if n in by_name]
     if known or len(others) == 1:
         i = by_name[known[0]] if known else others[0]
+        for n in known[1:]:  # names rather than the numbers that stand for them
+            if all(map(_is_number, table.values(i))) and not any(map(_is_number, table.values(by_name[n]))):
+                i = by_name[n]
         title = table.header[i]
         return title if title.startswith("column ") else f"column {title}", table.values(i), bool(known)
     numbers = {i: table.values(i) for i in others}
-    if all(value in ("0", "1", "0.0", "1.0") for values in numbers.values() for value in values):
-        ones = [[i for i in others if numbers[i][row][0] == "1"] for row in range(len(table.rows))]
+    binary = [i for i in others if all(value in ("0", "1", "0.0", "1.0") for value in numbers[i])]
+    counted = [i for i in others if i not in binary and all(map(_is_number, numbers[i]))]
+    if len(binary) > 1 and len(binary) + sum(len({*numbers[i]}) == len(table.rows) for i in counted) == len(
+        others
+    ):
+        ones = [[i for i in binary if numbers[i][row][0] == "1"] for row in range(len(table.rows))]
         several = next((row for row, found in enumerate(ones) if len(found) != 1), None)
         if several is not None:
             names = some(table.header[i] for i in ones[several])
@@ -208,6 +235,10 @@ def _label_values(table: _Table, column: str | None) -> tuple[str, list[str], bo
     )
 
 
+def _is_number(value: str) -> bool:
+    return re.fullmatch(r"[-+]?\d+([.,]\d+)?", value) is not None
+
+
 _SEVERAL = (
     "A classifier names one class an image. Keep one label, or make each combination a class of its own."
 )
@@ -217,13 +248,17 @@ def _titles(table: _Table, columns: Iterable[int]) -> str:
     return some((table.header[i] for i in columns), 12)
 
 
-def _check(table: _Table, what: str, values: list[str], named: bool) -> None:
+def _check(table: _Table, what: str, values: list[str], named: bool, given: bool) -> None:
     """Refuses several labels an image, and numbers that are no classes."""
-    there = [value for value in values if value and value.casefold() != "nan"]
+    there = [value for value in values if value.casefold() not in _NO_LABEL]
     counts = Counter(there)
+    plural = not given and re.search(r"\b(labels|tags|classes|categories)$", what.casefold())
+    words = Counter(word for value in counts for word in {*value.split()})
     for value in counts:
-        parts = [p for p in re.split(r"[|;,\s]+", value.strip("[]")) if p]
-        if len(parts) > 1 and (all(p in counts for p in parts) or "|" in value or ";" in value):
+        parts = [p for p in re.split(r"[|;,\s]+", value.strip("[]{}()")) if p]
+        listed = "|" in value or ";" in value or (value[:1] in "[{(" and "," in value)
+        combined = plural and any(words[p] > 1 for p in parts)
+        if len(parts) > 1 and (all(p in counts for p in parts) or listed or combined):
             raise DataError(f"{table.name}, {what}: {value!r} holds several labels. {_SEVERAL}")
     try:
         numbers = {float(value.replace(",", ".")) for value in counts}
@@ -234,6 +269,8 @@ def _check(table: _Table, what: str, values: list[str], named: bool) -> None:
     whole = all(number.is_integer() for number in numbers)
     headless = what.startswith("column 2")
     if whole and ((headless and len(numbers) <= _MANY) or (named and len(there) >= 3 * len(numbers))):
+        return
+    if numbers == {0, 1}:
         return
     raise DataError(
         f"{table.name}, {what}: its values are numbers ({some((f'{n:g}' for n in sorted(numbers)), 3)}), "

@@ -32,6 +32,7 @@ class Look:
         hash: The difference hash, 64 bits.
         thumbnail: float32 (side, side, 3).
         top: The highest value of a picture of 16 bits; None for any other.
+        several: Whether the file holds more pictures than the one that is used: pages, frames.
     """
 
     digest: bytes
@@ -39,6 +40,7 @@ class Look:
     hash: int
     thumbnail: np.ndarray
     top: int | None
+    several: bool
 
 
 def look_through(
@@ -77,7 +79,7 @@ def _look(files: ImageFiles, name: str) -> Look | str:
         if problem := damage(content):
             return problem
         pixels = decode(io.BytesIO(content), 4 * _SIDE)
-        top = deep_top(io.BytesIO(content))
+        top, several = deep_top(io.BytesIO(content)), _holds_several(content)
     except MemoryError:
         raise
     except Exception as error:  # decoders raise a dozen kinds of error on broken files
@@ -87,7 +89,15 @@ def _look(files: ImageFiles, name: str) -> Look | str:
     # The difference hash: whether each pixel of a tiny grey picture is brighter than its neighbour.
     grey = np.asarray(picture.convert("L").resize((9, 8), Image.Resampling.BOX), np.int16)
     bits = np.packbits(grey[:, 1:] > grey[:, :-1])
-    return Look(sha256(content).digest(), size, int.from_bytes(bits.tobytes(), "big"), thumbnail, top)
+    return Look(
+        sha256(content).digest(), size, int.from_bytes(bits.tobytes(), "big"), thumbnail, top, several
+    )
+
+
+def _holds_several(content: bytes) -> bool:
+    """Whether a file has pages or frames; what telephones put behind a photograph does not count."""
+    with Image.open(io.BytesIO(content)) as image:
+        return image.format in ("GIF", "TIFF", "WEBP", "PNG") and bool(getattr(image, "is_animated", False))
 
 
 def why_not(error: Exception, content: bytes) -> str:
@@ -100,6 +110,8 @@ def why_not(error: Exception, content: bytes) -> str:
     if not content and not isinstance(cause, DataError):
         return "empty file"
     if isinstance(cause, UnidentifiedImageError):
+        if is_heic(content) and "HEIF" in Image.OPEN:
+            return "a HEIC file that is damaged, or of a kind that pillow-heif does not read. Save it as JPEG"
         if is_heic(content):
             return 'HEIC, which pillow-heif reads: pip install "tlhelpers[app]". Or save it as JPEG'
         return "not an image, whatever its name says"

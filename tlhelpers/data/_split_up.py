@@ -47,7 +47,8 @@ def split_up(
         numbers = np.array([groups[name] for name in names["train"]])
         for split, share, cut_seed in (("test", data.TEST_SHARE, 0), ("val", _splits.VALIDATION_SHARE, seed)):
             if split not in names:
-                pool = _groups.cut(labels["train"], numbers, share, cut_seed, class_names.__getitem__)
+                spare = 2 if split == "test" and "val" not in names else 1  # one of them for validation
+                pool = _groups.cut(labels["train"], numbers, share, cut_seed, class_names.__getitem__, spare)
                 rest = np.setdiff1d(np.arange(len(numbers)), pool)
                 names[split], labels[split] = [names["train"][i] for i in pool], labels["train"][pool]
                 names["train"], labels["train"] = [names["train"][i] for i in rest], labels["train"][rest]

@@ -7,30 +7,40 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-__all__ = ["FLAT_KINDS", "certain", "kind_of", "same_name"]
+__all__ = ["FILLERS", "FLAT_KINDS", "certain", "kind_of", "same_name"]
+
+
+def _folded(text: str) -> str:
+    """Small letters without the accents of Latin ones."""
+    apart = unicodedata.normalize("NFKD", text).casefold()
+    return unicodedata.normalize("NFC", re.sub("[\u0300-\u036f]", "", apart))
+
 
 _WORDS = {
-    "train": """train training trains trained trn trainval trainingsdaten trainingsbilder entrenamiento
-        entrainement apprentissage treino treinamento addestramento 训练 训练集 訓練""",
+    "train": """train training trains trained trn trainval trainings entrenamiento entrainement apprentissage
+        treino treinamento addestramento trainen treningowy treningowe egitim обучение обучающая тренировка
+        тренировочная 训练 訓練 学習 학습 훈련""",
     "val": """val vals valid validate validating validation vali dev devel eval evaluate evaluation
-        validierung validacion validação validazione 验证 验证集 検証""",
-    "test": """test tests testing tst holdout heldout testdaten testbilder prueba pruebas teste
-        测试 测试集 テスト""",
+        validierung validierungs validacion validacao validazione валидация валидационная 验证 驗證 検証
+        검증""",
+    "test": """test tests testing tst holdout heldout prueba pruebas teste essai essais prova testen testowy
+        testowe тест тестовая 测试 測試 テスト 테스트""",
     "predict": """pred preds predict predicting prediction predictions inference unlabeled unlabelled unlabel
-        nolabel nolabels submission 预测""",
+        nolabel nolabels unsorted unsortiert todo tosort submission 预测""",
 }
-_KINDS = {word: kind for kind, words in _WORDS.items() for word in words.split()}
+_KINDS = {_folded(word): kind for kind, words in _WORDS.items() for word in words.split()}
 #: Words that say nothing about which split a folder is.
 _FILLER_WORDS = """set sets data dataset datasets image images img imgs picture pictures pic pics photo photos
     split splits folder folders dir directory file files final cropped resized new single part subset the of
     for my to labeled labelled orig original raw jpg jpeg png full all sample samples clean"""
-_FILLERS = frozenset(_FILLER_WORDS.split())
+FILLERS = frozenset(_FILLER_WORDS.split())
 #: Images of these may have no labels: then the finished model names their classes.
 FLAT_KINDS = ("test", "predict")
 _GLUED = re.compile(
     "(data|dataset|images?|imgs?|seg|my)?"
-    f"({'|'.join(sorted((w for w in _KINDS if w.isascii()), key=len, reverse=True))})"
-    "(sets?|data|dataset|images?|imgs?|pics?|pictures|photos|folder|dir|split)?"
+    f"({'|'.join(sorted(_KINDS, key=len, reverse=True))})"
+    "(sets?|data|dataset|images?|imgs?|pics?|pictures|photos|folder|dir|split|daten(satz)?|bilder|数据集?"
+    f"|集合?|图[片像]|用|{_folded('データ')}(セット)?|画像|{_folded('데이터')}(셋|세트)?)?"
 )
 
 
@@ -44,7 +54,7 @@ def kind_of(name: str) -> tuple[str, frozenset[str]] | None:
     Returns:
         The split, and the words of the name that have nothing to do with it; None for any other name.
     """
-    text = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", unicodedata.normalize("NFKC", name)).casefold()
+    text = _folded(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", unicodedata.normalize("NFKC", name)))
     text = re.sub(r"\b(hold|held)[\W_]*out\b", "holdout", text)
     text = re.sub(r"\bun[\W_]*label", "unlabel", text)
     kinds: set[str] = set()
@@ -53,7 +63,7 @@ def kind_of(name: str) -> tuple[str, frozenset[str]] | None:
         glued = _GLUED.fullmatch(word)
         if word in _KINDS or glued:
             kinds.add(_KINDS[word] if word in _KINDS else _KINDS[glued[2]])  # type: ignore[index]
-        elif word not in _FILLERS:
+        elif word not in FILLERS:
             rest.add(word)
     if kinds == {"train", "val"}:  # as in trainval
         kinds = {"train"}
@@ -75,5 +85,6 @@ def certain(names: Iterable[str]) -> dict[str, str]:
 
 
 def same_name(name: str) -> str:
-    """A class name without what people spell in two ways: case, blanks, hyphens, form of accents."""
-    return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFC", name)).strip().casefold() or name
+    """A class name without what people spell in two ways: case, blanks, hyphens, form of accents, copies."""
+    plain = re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFC", name)).strip().casefold()
+    return re.sub(r" \(?(copy|kopie|copia|copie)\)?( \(?\d+\)?)?$", "", plain) or name

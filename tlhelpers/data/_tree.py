@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
 from tlhelpers.data._split_words import certain
 
-__all__ = ["Folder", "is_junk", "tree_of"]
+__all__ = ["MASKS", "Folder", "is_junk", "mask_files", "tree_of"]
 
 #: Folders that devices and tools leave behind.
 _JUNK = ("@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found", "__macosx")
 #: Folders of masks beside folders of images: pictures, but none to be classified.
-_MASK_WORDS = "mask masks annotation annotations segmentation segmentations groundtruth ground_truth gt"
+_MASK_WORDS = (
+    "mask masks annotation annotations segmentation segmentations groundtruth ground_truth gt labels"
+)
 MASKS = frozenset(_MASK_WORDS.split())
+_MASK_FILE = re.compile(rf"(.+?)[ _-]?({'|'.join(MASKS)}|seg)([ _-]?\d+)?", re.IGNORECASE)
 
 
 def is_junk(path: str) -> bool:
     """Whether a file or folder is hidden, or left behind by a device or a tool."""
     return any(part.startswith(".") or part.lower() in _JUNK for part in path.split("/"))
+
+
+def mask_files(images: Iterable[str]) -> list[str]:
+    """Returns the pictures that are called like masks of others, such as lung_mask.png beside lung.png."""
+    stems = {name: name.rpartition(".")[0] for name in images}
+    there = set(stems.values())
+    return [n for n, stem in stems.items() if (m := _MASK_FILE.fullmatch(stem)) and m[1] in there]
 
 
 class Folder:

@@ -6,7 +6,6 @@ their hashes: a copy on both sides of a split makes a test result too good.
 
 import functools
 import os
-import zipfile
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,12 +19,12 @@ from tlhelpers.data._decoding import white_of
 from tlhelpers.data._findings import SPLIT_WORDS, FolderCheck, counted
 from tlhelpers.data._groups import groups_of, numbered
 from tlhelpers.data._image_files import DEFAULT_SIZE, ImageFiles, open_images
-from tlhelpers.data._layout import Plan
+from tlhelpers.data._layout import Plan, some
 from tlhelpers.data._scan import look_through
 from tlhelpers.data._split_up import split_up
-from tlhelpers.data._tar import TAR_SUFFIXES
+from tlhelpers.data._tells import odd_files, tells
 
-__all__ = ["SPLIT_WORDS", "Copies", "FolderCheck", "counted", "load", "pooled"]
+__all__ = ["SPLIT_WORDS", "Copies", "FolderCheck", "counted", "load", "pooled", "some"]
 
 POLICIES = ("group", "keep", "drop")
 
@@ -100,9 +99,16 @@ def load(
     files.white = white_of(deep) if deep else None
     found = find_copies([e for e in entries if e[0] in looks], looks, copies)
     plan = _used(files, entries, unreadable, found.left_out)
+    if not any(plan.by_class["train"].values()) and found.left_out:
+        raise data.DataError(
+            f"{where}: each training image is a copy of a test or validation image. What is tested must not "
+            "be trained on. Put other pictures into test/, or remove it: then a fifth of each class is taken."
+        )
     class_names = _settled(plan, where, layout.skip_small, len(unreadable), len(found.left_out))
     used = [name for classes in plan.by_class.values() for names in classes.values() for name in names]
     groups = numbered(used, found.together, groups_of(group, used) if group is not None else {})
+    groups, tight = _released(groups, plan) if group is None else (groups, set())
+    all_of = {c: [n for part in plan.by_class.values() for n in part[c]] for c in class_names}
     try:
         ds, names = split_up(files, plan.by_class, class_names, seed, size, groups)
     except data.DataError as error:
@@ -118,11 +124,12 @@ def load(
         copies=found.copies,
         sizes=np.array([look.size for look in looks.values()]),
         n_ignored=files.n_ignored,
-        said=(*files.notes, *plan.notes),
-        scenes=found.scenes,
+        said=(*files.notes, *plan.notes, *odd_files(looks)),
+        scenes=tuple(sorted({*found.scenes, *tight})),
         unlabelled=files.unlabelled,
         white=files.white,
-        leaks=_leaks(names, groups),
+        leaks=_leaks(names, groups, [] if found.scenes else found.copies),
+        tells=tells(all_of, looks),
         groups=groups,
     )
 
@@ -166,10 +173,27 @@ def pooled(ds: data.Dataset, check: FolderCheck) -> tuple[data.Dataset, FolderCh
     return replace(ds, x_train=x, y_train=y), replace(check, counts=counts, files=files), groups
 
 
-def _leaks(names: Mapping[str, tuple[str, ...]], groups: Mapping[str, int]) -> tuple[str, ...]:
-    """The test images that belong together with a training image: only where the folder ships its splits."""
-    trained = {groups[name] for name in names["train"]} if groups else set()
-    return tuple(name for name in names["test"] if trained and groups[name] in trained)
+def _leaks(
+    names: Mapping[str, tuple[str, ...]], groups: Mapping[str, int], copies: Collection[Copies]
+) -> tuple[str, ...]:
+    """The test images that belong together with one of training or validation, or show the same picture."""
+    train, test = {*names["train"], *names["val"]}, set(names["test"])
+    trained = {groups[name] for name in train} if groups else set()
+    found = {name for name in test if groups and groups[name] in trained}
+    for same in copies:
+        if train.intersection(same.names):
+            found |= test.intersection(same.names)
+    return tuple(name for name in names["test"] if name in found)
+
+
+def _released(groups: dict[str, int], plan: Plan) -> tuple[dict[str, int], set[str]]:
+    """Lets go of pictures that look alike, where a class could not be split otherwise; and these classes."""
+    needed = 1 + ("val" not in plan.by_class) + ("test" not in plan.by_class)
+    numbers = {c: {groups[n] for n in names} for c, names in plan.by_class["train"].items()} if groups else {}
+    tight = {c for c, found in numbers.items() if len(found) < needed}
+    free = {number for c in tight for number in numbers[c]}
+    apart = {n: len(groups) + i if number in free else number for i, (n, number) in enumerate(groups.items())}
+    return apart, tight
 
 
 def _checked_path(folder: str | os.PathLike[str]) -> Path:
@@ -181,8 +205,6 @@ def _checked_path(folder: str | os.PathLike[str]) -> Path:
         if not path.is_file() and not path.is_dir():
             raise data.DataError(f"{path} is neither a folder nor a file. {expected}")
         if path.is_file():
-            if not (zipfile.is_zipfile(path) or path.name.lower().endswith(TAR_SUFFIXES)):
-                raise data.DataError(f"{path} is a file. {expected}")
             return path
         closed: list[str] = []
         for _ in os.walk(path, onerror=lambda error: closed.append(str(error.filename))):

@@ -110,7 +110,9 @@ def grade(
         results.write(len(todo) - number)
         if say:
             result = f"{row.total:g} of {assignment.points:g}" if row.graded else "not graded"
-            print(f"{number:3d}/{len(todo)} {row.student:30s} {result:>12s}  {row.reason}", flush=True)
+            line = f"{number:3d}/{len(todo)} {row.student:30s} {result:>12s}  {row.reason}"
+            # A file's name may hold what a terminal obeys.
+            print("".join(c if c.isprintable() else "?" for c in line), flush=True)
     return results.rows()
 
 

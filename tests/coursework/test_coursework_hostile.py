@@ -35,6 +35,9 @@ def test_no_hostile_submission_stops_the_class(released, graded, tmp_path, monke
         write(tmp_path / "in" / name, notebook)
     write(tmp_path / "in" / "honest", planted.solved(course.load("concepts").source(), released["concepts"]))
     before = psutil.Process().memory_info().rss
+    # Who fills the machine is stopped long before that here: others use it too.
+    memory = psutil.virtual_memory()
+    monkeypatch.setattr(sandbox, "SPARE", max(sandbox.SPARE, (memory.available - (6 << 30)) / memory.total))
     limits = settings(cell_seconds=8.0, probe_seconds=6.0, memory=3 << 29)
     rows = {r.student: r for r in graded("concepts", tmp_path / "in", tmp_path / "out", limits, say=False)}
     assert psutil.Process().memory_info().rss - before < 1 << 30
@@ -47,6 +50,8 @@ def test_no_hostile_submission_stops_the_class(released, graded, tmp_path, monke
         if not as_said or abs(one.total - (BEST - lost)) > 0.01:
             problems.append(f"{name}: {one.total:g} of {BEST:g}, {one.reason!r}, {one.messages}")
     assert set(rows) == set(HERE)
+    said = "".join(one["text"] for one in rows["looks for the key"].cells)
+    assert "FOUND [] None" in said, said
     assert not problems, "\n".join(problems)
     left = [
         p.pid for p in psutil.process_iter(["cmdline"]) if hostile.DAEMON_SECONDS in (p.info["cmdline"] or ())
@@ -75,7 +80,7 @@ def test_no_broken_submission_stops_the_class(released, graded, tmp_path):
     look_at_results(rows, course.load("concepts"), tmp_path / "out")
 
 
-def test_files_that_are_no_notebooks_get_a_reason(released, graded, tmp_path):
+def test_files_that_are_no_notebooks_get_a_reason(released, graded, tmp_path, capsys):
     """A pipe, links, 200 MB, and whatever else is not a notebook: nothing starts, and nobody waits."""
     folder = tmp_path / "in"
     for name, (content, _) in broken.FILES.items():
@@ -107,8 +112,11 @@ def test_files_that_are_no_notebooks_get_a_reason(released, graded, tmp_path):
 
     known = coursework.Class([*expected])
     start = time.monotonic()
-    rows = graded("concepts", folder, tmp_path / "out", settings(), known, say=False)
+    rows = graded("concepts", folder, tmp_path / "out", settings(), known)
     assert time.monotonic() - start < 60
+    printed = capsys.readouterr().out.removesuffix("\n").split("\n")
+    assert len(printed) == len(rows)
+    assert all(line.isprintable() for line in printed)
     said = {one.student: one.reason for one in rows}
     assert set(said) == set(expected)
     for name, reason in expected.items():
@@ -123,6 +131,21 @@ def test_whatever_goes_wrong_in_the_grader_is_a_reason(released, graded, tmp_pat
     rows = graded("concepts", tmp_path / "in", tmp_path / "out", settings(), say=False)
     assert "could not cope with it (IndexError)" in rows[0].reason
     assert table(tmp_path / "out" / "grades.csv")[0]["status"] == "not graded"
+
+
+def test_where_memory_ran_out_a_submission_is_graded_again_alone(monkeypatch):
+    """A neighbour may have taken it. Alone, the greedy one is stopped again, and the honest one is not."""
+    tried = []
+
+    def grade(assignment, released, one, given):
+        tried.append(one)
+        crowded = one == "greedy" or (one == "honest" and tried.count(one) == 1)
+        return row.Row(one, reason=f"{sandbox.CROWDED} and it was stopped" if crowded else "")
+
+    monkeypatch.setattr(engine, "grade", grade)
+    rows = engine.grade_all(None, None, ["honest", "greedy", "quiet"], engine.Settings("", jobs=2))
+    assert {one.student for one in rows if one.reason} == {"greedy"}
+    assert sorted(tried) == ["greedy", "greedy", "honest", "honest", "quiet"]
 
 
 GRADE = """

@@ -49,14 +49,23 @@ def grade_all(
     submissions: Sequence[who.Submission],
     settings: Settings,
 ) -> Iterator[Row]:
-    """Yields the row of each submission when it is done, whatever was handed in."""
+    """Yields the row of each submission when it is done, whatever was handed in.
+
+    When the machine ran out of memory, a neighbour may be the cause: that one is graded again, alone.
+    """
+    again = []
     with ThreadPoolExecutor(max(1, settings.jobs)) as pool:
-        rows = [pool.submit(grade, assignment, released, one, settings) for one in submissions]
+        rows = {pool.submit(grade, assignment, released, one, settings): one for one in submissions}
         try:
             for done in as_completed(rows):
-                yield done.result()
+                if settings.jobs > 1 and sandbox.CROWDED in done.result().reason:
+                    again.append(rows[done])
+                else:
+                    yield done.result()
         finally:
             pool.shutdown(cancel_futures=True)
+    for one in again:
+        yield grade(assignment, released, one, settings)
 
 
 def stamp_of(

@@ -249,7 +249,12 @@ def _parser() -> argparse.ArgumentParser:
         "--merge", action="store_true", help="keep the results of students who are not in the folder"
     )
     two.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="submissions at a time")
-    two.add_argument("--cell-seconds", type=float, default=sandbox.Limits.cell_seconds)
+    two.add_argument(
+        "--cell-seconds",
+        type=float,
+        default=sandbox.Limits.cell_seconds,
+        help="limit of a cell; of a check half of it, of a submission five times as much",
+    )
     two.add_argument("--memory", type=float, default=sandbox.Limits.memory / 2**30, help="GB a submission")
     two.add_argument("--unsafe", action="store_true", help="grade without walls, with your rights")
     return parser
@@ -281,7 +286,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         start = time.perf_counter()
         name = options.assignment or _guess(options.submissions)
         out = options.out or BUILD / "graded" / name
-        limits = sandbox.Limits(cell_seconds=options.cell_seconds, memory=int(options.memory * 2**30))
+        seconds = options.cell_seconds
+        limits = sandbox.Limits(seconds, 5 * seconds, seconds / 2, int(options.memory * 2**30))
         settings = engine.Settings(
             course.secret(), limits, not options.unsafe, options.variants, max(1, options.jobs)
         )

@@ -9,6 +9,7 @@ import time
 
 import broken
 import hostile
+import numpy as np
 import planted
 import psutil
 import pytest
@@ -45,6 +46,7 @@ def test_no_hostile_submission_stops_the_class(released, graded, tmp_path, monke
     problems = []
     for name, one in rows.items():
         expected = hostile.HOSTILE[name]
+        print(f"{name} | {f'{one.total:g}' if one.graded else 'not graded'} | {one.reason}")
         lost = BEST if expected.lost in (hostile.EVERYTHING, hostile.UNGRADED) else expected.lost
         as_said = one.graded == (expected.lost is not hostile.UNGRADED) and expected.reason in one.reason
         if not as_said or abs(one.total - (BEST - lost)) > 0.01:
@@ -72,6 +74,7 @@ def test_no_broken_submission_stops_the_class(released, graded, tmp_path):
     assert set(by_name) == {*chosen, *broken.ENCODINGS}
     for name, (_, lost, reason) in chosen.items():
         one = by_name[name]
+        print(f"{name} | {one.total:g} | {one.reason}")
         assert one.graded, f"{name}: {one.reason}"
         assert one.total == pytest.approx(BEST - lost), f"{name}: {one.messages} {one.reason}"
         assert reason in one.reason, f"{name}: {one.reason}"
@@ -321,6 +324,18 @@ def test_frames_hold_numbers_and_nothing_else():
     ):
         with pytest.raises(wire.WireError):
             wire.unpack(bad)
+
+
+def test_all_outputs_together_have_a_size():
+    """A cell may show pictures; a thousand cells may not show a thousand times as many."""
+    one = run.Run(course.load("concepts"), [], SECRET, 0)
+    picture = np.frombuffer(run.PNG + bytes(1 << 20), "uint8")
+    for index in range(100):
+        one.keep(index, {"text": "x" * 10**6, "error": {"text": "x" * 10**6}}, {"0": picture})
+    kept = len(json.dumps(one.records))
+    assert run.MAX_SHOWN / 2 < kept < 2 * run.MAX_SHOWN
+    assert one.records[0]["images"]
+    assert not one.records[99]["images"]
 
 
 def test_a_notebook_that_is_not_one_costs_no_memory(tmp_path):

@@ -180,10 +180,10 @@ def _warnings(settings: engine.Settings) -> list[str]:
     warnings = []
     path, why = walls.bubblewrap()
     if settings.walls and path is None:
-        raise course.CourseworkError(walls.refusal.format(why=why))
+        raise course.CourseworkError(walls.REFUSAL.format(why=why))
     if not settings.walls:
-        warnings.append(" ".join(walls.warning.replace("*", "").split()))
-        print(walls.warning, file=sys.stderr)
+        warnings.append(" ".join(walls.WARNING.replace("*", "").split()))
+        print(walls.WARNING, file=sys.stderr)
     if settings.secret == course.DEMONSTRATION:
         warnings.append(
             "The secret is the public one: everybody can compute the inputs of the checks. "

@@ -90,6 +90,9 @@ def test_the_number_is_the_key_and_the_name_a_label(tmp_path):
     assert not by_key["11"].late
     assert by_key["Doe John"].reason == "nothing was handed in"
     assert found(tmp_path, ["Jane Doe;12"])["13"].notes == ["not on the roster"]
+    (tmp_path / "4711").mkdir()
+    named = found(tmp_path, ["Bob Roe;4711"])["4711"]
+    assert (named.student, named.reason) == ("Bob Roe", "no concepts.ipynb; the folder is empty")
     pages = report.page_names((one.student, one.number) for one in by_key.values())
     assert len({page.casefold() for page in pages.values()}) == len(by_key)
 

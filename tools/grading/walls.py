@@ -23,13 +23,13 @@ WALLS = (
     *("--unshare-all", "--unshare-user", "--disable-userns", "--cap-drop", "ALL"),
     *("--die-with-parent", "--new-session", "--clearenv"),
 )
-warning = """\
+WARNING = """\
 ************************************************************************************************************
 *  NO SANDBOX. Submissions run with YOUR rights. They can read and change your files, use the network, and *
 *  read the checks, the answers and your secret (from the disk, and from /proc while the grader runs). The *
 *  points can be forged: do not rely on them. Memory and disk are watched, not walled.                     *
 ************************************************************************************************************"""
-refusal = """\
+REFUSAL = """\
 Nothing was graded: bubblewrap, which walls submissions in, does not work here{why}.
 - On Debian or Ubuntu: sudo apt-get install bubblewrap (0.8 or newer: Debian 12, Ubuntu 24.04).
 - On macOS, Windows or an older Linux: use the container line in the instructor's guide.

@@ -185,7 +185,7 @@ def _match(every: Iterable[Submission], name: str, number: str) -> Submission | 
     """Returns the submission of a person, by the number if both have one, else by the name."""
     every = list(every)
     for one in every:
-        if one.number and one.number == (number or name):
+        if one.key == (number or name):  # also where a folder is called by the number alone
             return one
     spellings = _spellings(name)
     named = [one for one in every if fold(one.student) in spellings and not (number and one.number)]

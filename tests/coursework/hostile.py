@@ -56,6 +56,7 @@ CHANNEL = {
 }
 
 
+# On a busy machine the time may be up before the memory is: "was stopped" is said of both.
 @dataclass(frozen=True)
 class Hostile:
     """One hostile submission.
@@ -228,7 +229,7 @@ HOSTILE: dict[str, Hostile] = {
     "a full folder of temporary files": cell(WRITE.format("/tmp")),
     "full shared memory": cell(WRITE.format("/dev/shm")),
     "a full root": cell(WRITE.format("/")),
-    "files in memory without a name": cell(MEMORY_FILES, reason="memory"),
+    "files in memory without a name": cell(MEMORY_FILES, reason="was stopped"),
     "many empty files": cell("for i in range(10**9):\n    open(f'f{i}', 'w').close()", reason="ran too long"),
     "a large child": cell(CHILD),
     "a large family": cell(FAMILY, reason="memory"),
@@ -302,7 +303,7 @@ HOSTILE: dict[str, Hostile] = {
     "a file of 10 GB with a hole": cell("open('hole', 'wb').truncate(10 << 30)"),
     "a pipe to open": cell("import os\nos.mkfifo('pipe')\nopen('pipe')", reason="ran too long"),
     "looks for the key": cell(SEARCH),
-    "System V memory": cell(SYSTEM_V, reason="running out of memory"),
+    "System V memory": cell(SYSTEM_V, reason="was stopped"),
     "an endless generator": answer(BOUND.format("(w for _ in iter(int, 1))", SIDE), 1),
     "an endless list": answer(BOUND.format("w", "[0.0] * 10**9"), 3),
     "complex answers": answer(BOUND.format(f"({STEP}) + 0j", f"complex({SIDE})"), 2),

@@ -326,6 +326,16 @@ def test_frames_hold_numbers_and_nothing_else():
             wire.unpack(bad)
 
 
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="Linux has files without a name, others do not")
+def test_files_without_a_name_are_counted():
+    before = sandbox._in_memory(os.getpid())
+    descriptor = os.memfd_create("mine")
+    os.write(descriptor, bytes(3 << 20))
+    counted = sandbox._in_memory(os.getpid()) - before
+    os.close(descriptor)
+    assert counted >= 3 << 20
+
+
 def test_all_outputs_together_have_a_size():
     """A cell may show pictures; a thousand cells may not show a thousand times as many."""
     one = run.Run(course.load("concepts"), [], SECRET, 0)

@@ -110,7 +110,9 @@ def grade(
         results.write(len(todo) - number)
         if say:
             result = f"{row.total:g} of {assignment.points:g}" if row.graded else "not graded"
-            print(f"{number:3d}/{len(todo)} {row.student:30s} {result:>12s}  {row.reason}", flush=True)
+            line = f"{number:3d}/{len(todo)} {row.student:30s} {result:>12s}  {row.reason}"
+            # A file's name may hold what a terminal obeys.
+            print("".join(c if c.isprintable() else "?" for c in line), flush=True)
     return results.rows()
 
 
@@ -178,10 +180,10 @@ def _warnings(settings: engine.Settings) -> list[str]:
     warnings = []
     path, why = walls.bubblewrap()
     if settings.walls and path is None:
-        raise course.CourseworkError(walls.refusal.format(why=why))
+        raise course.CourseworkError(walls.REFUSAL.format(why=why))
     if not settings.walls:
-        warnings.append(" ".join(walls.warning.replace("*", "").split()))
-        print(walls.warning, file=sys.stderr)
+        warnings.append(" ".join(walls.WARNING.replace("*", "").split()))
+        print(walls.WARNING, file=sys.stderr)
     if settings.secret == course.DEMONSTRATION:
         warnings.append(
             "The secret is the public one: everybody can compute the inputs of the checks. "
@@ -247,7 +249,12 @@ def _parser() -> argparse.ArgumentParser:
         "--merge", action="store_true", help="keep the results of students who are not in the folder"
     )
     two.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="submissions at a time")
-    two.add_argument("--cell-seconds", type=float, default=sandbox.Limits.cell_seconds)
+    two.add_argument(
+        "--cell-seconds",
+        type=float,
+        default=sandbox.Limits.cell_seconds,
+        help="limit of a cell; of a check half of it, of a submission five times as much",
+    )
     two.add_argument("--memory", type=float, default=sandbox.Limits.memory / 2**30, help="GB a submission")
     two.add_argument("--unsafe", action="store_true", help="grade without walls, with your rights")
     return parser
@@ -279,7 +286,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         start = time.perf_counter()
         name = options.assignment or _guess(options.submissions)
         out = options.out or BUILD / "graded" / name
-        limits = sandbox.Limits(cell_seconds=options.cell_seconds, memory=int(options.memory * 2**30))
+        seconds = options.cell_seconds
+        limits = sandbox.Limits(seconds, 5 * seconds, seconds / 2, int(options.memory * 2**30))
         settings = engine.Settings(
             course.secret(), limits, not options.unsafe, options.variants, max(1, options.jobs)
         )

@@ -1,7 +1,6 @@
 """Solutions of single tasks, probed and judged as the grader does it, but in this process."""
 
 import ast
-from collections.abc import Callable
 from typing import Any
 
 import planted
@@ -38,15 +37,13 @@ class Bench:
         """Return the items that have checks."""
         return [item for item in self.assignment.items if not item.by_hand]
 
-    def lost(
-        self, item: course.Item, source: str, use: Callable[[dict[str, Any]], None] | None = None
-    ) -> float:
+    def lost(self, item: course.Item, source: str, seconds: float = SECONDS) -> float:
         """Return the points that a solution loses, 0 for a right one.
 
         Args:
             item: The task.
             source: The text of its cell.
-            use: What to change in the notebook's names afterwards.
+            seconds: How long the probe may take; on a busy machine an import can take a minute.
         """
         cells = planted.cells_by_id(self.source)
         own = _defined(planted.solution(planted.text_of(cells[item.name])))
@@ -55,11 +52,9 @@ class Bench:
             exec(compile(source, "<cell 0>", "exec"), names)
         except Exception:
             return item.points
-        if use is not None:
-            use(names)
         given = self._given.setdefault(item.name, self.assignment.draw(item, self.secret, 0))
         inputs = {k: v.copy() if hasattr(v, "copy") else v for k, v in given.items()}
-        frame = runner.run_probe(names, self.assignment.probe(item), inputs, SECONDS)
+        frame = runner.run_probe(names, self.assignment.probe(item), inputs, seconds)
         meta, found = wire.unpack(frame[8:])
         self.said = meta.get("error")
         if self.said:

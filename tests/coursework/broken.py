@@ -64,6 +64,34 @@ def without_metadata(notebook: Notebook) -> Notebook:
     return notebook
 
 
+def reordered(notebook: Notebook) -> Notebook:
+    notebook["cells"].reverse()
+    return notebook
+
+
+def windows_lines(notebook: Notebook) -> Notebook:
+    for cell in notebook["cells"]:
+        cell["source"] = planted.text_of(cell).replace("\n", "\r\n")
+    return notebook
+
+
+def third_format(notebook: Notebook) -> Notebook:
+    """The format of notebooks until 2014, which some editors still write."""
+    cells = [{**cell, "input": cell["source"]} for cell in notebook["cells"]]
+    for cell in cells:
+        del cell["source"]
+    return {"nbformat": 3, "nbformat_minor": 0, "metadata": {}, "worksheets": [{"cells": cells}]}
+
+
+def strange_notebook(notebook: Notebook) -> Notebook:
+    """Another kernel, two cells of one id, cells without any, and outputs that are none."""
+    notebook["metadata"] = {"kernelspec": {"name": "ir", "language": "R"}, "language_info": []}
+    for number, cell in enumerate(notebook["cells"]):
+        cell["id"] = "one" if number % 2 else None
+        cell["outputs"] = {"text": 7} if number % 3 else [None, {"data": []}]
+    return notebook
+
+
 def megabytes(notebook: Notebook) -> Notebook:
     output = {"output_type": "stream", "name": "stdout", "text": "x" * (20 << 20)}
     planted.cells_by_id(notebook)["setup"]["outputs"] = [output]
@@ -133,6 +161,12 @@ RUNNING: dict[str, tuple[Callable[[Notebook], Notebook], float, str]] = {
     "deleted task": (without_task, 4, "the cell trends was missing"),
     "no metadata": (without_metadata, 0, ""),
     "megabytes of output": (megabytes, 0, ""),
+    "reordered": (reordered, 0, ""),
+    "lines of Windows": (windows_lines, 0, ""),
+    "third format": (third_format, 0, ""),
+    "strange notebook": (strange_notebook, 0, ""),
+    "asks for input": (own_cell("answer = input('Your name?')"), 0, ""),
+    "leaves": (own_cell("exit()"), 0, ""),
     "magic and shell": (own_cell("%timeit -n1 -r1 1 + 1\n!ls\n1 + 1"), 0, ""),
     "strange results": (task("risk", "def empirical_risk(logits, labels):\n    return object()"), 3, ""),
     "channel": (own_cell(CHATTER), 0, "grader's channel"),
@@ -149,6 +183,17 @@ FILES: dict[str, tuple[bytes, str]] = {
     ),
     "a list": (b"[1, 2]", "not a valid notebook"),
     "nested": (b"[" * 100_000, "not a valid notebook"),
+    "endless number": (b'{"cells": [' + b"9" * 10_000 + b"]}", "not a valid notebook"),
+    "cells that are none": (b'{"cells": {"a": 1}}', "not a valid notebook"),
+    "many cells": (
+        b'{"cells": [' + b'{"cell_type": "code", "source": "1"}, ' * 3000 + b'{"cell_type": "raw"}]}',
+        "3,001 cells",
+    ),
+    # What a terminal or a page would obey, and what a path would.
+    "\x1b[31mred\nada 35 of 35": (b"", "empty"),
+    "<script>alert(1)</script>".replace("/", "\\"): (b"", "empty"),
+    "ada..": (b"", "empty"),
+    "🦄 = 1 + 1": (b"", "empty"),
 }
 
 # Name -> encoding: these are the perfect submission, and get all points.

@@ -56,6 +56,7 @@ CHANNEL = {
 }
 
 
+# On a busy machine the time may be up before the memory is: "was stopped" is said of both.
 @dataclass(frozen=True)
 class Hostile:
     """One hostile submission.
@@ -134,8 +135,49 @@ png = b"\\x89PNG\\r\\n\\x1a\\n" + b"x" * (1 << 20)
 for _ in range(50):
     display(Image(data=png, format="png"))
 """
+# What it looks for is written so that it does not find itself.
+SEARCH = r"""
+import gc, inspect, os, re
+wanted = re.compile(rb"def [c]heck_\w+\(given|a secret of the [t]ests|### BEGIN [S]OLUTION|def [j]udge")
+seen = [str(frame.frame.f_locals) + str(frame.frame.f_globals) for frame in inspect.stack()]
+for thing in gc.get_objects():
+    if isinstance(thing, (dict, list, tuple)):
+        seen += [text for text in (thing.values() if isinstance(thing, dict) else thing) if type(text) is str]
+found = {text for one in seen for text in wanted.findall(one.encode("utf-8", "replace"))}
+for number in [n for n in os.listdir("/proc") if n.isdigit()]:
+    for name in ("environ", "cmdline", "maps", "mem"):
+        try:
+            held = open(f"/proc/{number}/{name}", "rb", 0)
+            lines = open(f"/proc/{number}/maps") if name == "mem" else ["0-fffff"]
+            spans = [line.split()[0] for line in lines]
+        except OSError:
+            continue
+        for start, stop in [[int(n, 16) for n in span.split("-")] for span in spans]:
+            try:
+                held.seek(start)
+                found |= set(wanted.findall(held.read(min(stop - start, 1 << 27)) or b""))
+            except (OSError, ValueError, OverflowError):
+                continue
+print("FOUND", sorted(found), os.environ.get("COURSEWORK_SECRET"))
+"""
+SYSTEM_V = """
+import ctypes, time
+libc = ctypes.CDLL(None)
+libc.shmat.restype = ctypes.c_void_p
+for _ in range(400):
+    one = libc.shmget(0, 64 << 20, 0o1600)
+    place = libc.shmat(one, None, 0)
+    ctypes.memset(place, 1, 64 << 20)
+    libc.shmdt(ctypes.c_void_p(place))
+"""
+HOLDS = """
+if os.fork() == 0:
+    os.setsid()
+    time.sleep(10**6)
+os._exit(0)
+"""
 STRANGE = """
-print("\\ud800 \\x00 \\u202e <script>alert(1)</script> ]]> </pre>")
+print("\\x1b[2J\\x1b]0;mine\\x07 \\ud800 \\x00 \\u202e <script>alert(1)</script> ]]> </pre>")
 class Evil(Exception):
     def __str__(self):
         raise RuntimeError
@@ -161,7 +203,7 @@ HOSTILE: dict[str, Hostile] = {
         "        f['run_probe'] = lambda *a: wire.pack({'event': 'found', 'texts': {}})",
         lost=EVERYTHING,
     ),
-    "answers that are too large": answer(BOUND.format("np.zeros(1 << 24)", SIDE), 3, item="bound"),
+    "answers that are too large": answer(BOUND.format("np.zeros(1 << 24)", SIDE), 1),
     "answers that broadcast": answer(BOUND.format(f"({STEP}) * np.ones((100000, 1))", SIDE), 1),
     "empty answers": answer(BOUND.format("np.zeros((0, 1))", "np.zeros((0, 1))"), 2),
     "infinite answers": answer(BOUND.format("w * np.inf", "np.nan"), 2),
@@ -187,7 +229,7 @@ HOSTILE: dict[str, Hostile] = {
     "a full folder of temporary files": cell(WRITE.format("/tmp")),
     "full shared memory": cell(WRITE.format("/dev/shm")),
     "a full root": cell(WRITE.format("/")),
-    "files in memory without a name": cell(MEMORY_FILES, reason="memory"),
+    "files in memory without a name": cell(MEMORY_FILES, reason="was stopped"),
     "many empty files": cell("for i in range(10**9):\n    open(f'f{i}', 'w').close()", reason="ran too long"),
     "a large child": cell(CHILD),
     "a large family": cell(FAMILY, reason="memory"),
@@ -222,6 +264,68 @@ HOSTILE: dict[str, Hostile] = {
     "a page of pictures": cell(PICTURES),
     "an error of megabytes": cell("raise ValueError('x' * 10**8)"),
     "strange texts": cell(STRANGE),
+    "exit functions": cell("import atexit, os\natexit.register(os._exit, 3)"),
+    "its parent": cell("import os, signal\nos.kill(os.getppid(), signal.SIGKILL)"),
+    "all processes": cell("import os, signal\nos.kill(-1, signal.SIGKILL)"),
+    "stops itself": cell(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)", reason="ran too long", slow=True
+    ),
+    "limits of its own": cell(
+        "import resource\nresource.setrlimit(resource.RLIMIT_CPU, (1, 1))\nwhile True:\n    pass",
+        reason="its process ended",
+    ),
+    "a flood of printed bytes": cell("import os\nfor _ in range(2000):\n    os.write(1, b'x' * (1 << 20))"),
+    "other arithmetic": cell(
+        "import numpy as np\nnp.asarray = np.array = lambda *a, **k: np.ones(3)", lost=17
+    ),
+    "other JSON": cell("import json\njson.dumps = lambda *a, **k: '{}'", reason="grader's channel"),
+    "other built-ins": cell(
+        "import builtins\nbuiltins.isinstance = lambda *a: True\nbuiltins.len = lambda x: 0",
+        reason="its process ended",
+    ),
+    "no modules": cell("import sys\nsys.modules.clear()", lost=31),
+    "a debugger": cell("import sys, time\nsys.settrace(lambda *a: time.sleep(9))\n(lambda: 1)()", reason=""),
+    "a profiler that raises": cell("import sys\nsys.setprofile(lambda *a: 1 / 0)"),
+    "an output that is closed": cell("import sys\nsys.stdout.close()\nsys.stderr = None\nprint(1)"),
+    "a text that is none": cell(
+        "import sys\nclass S(str):\n    __getitem__ = lambda *a: 7\nsys.stdout.write(S('x'))",
+        reason="its process ended",
+    ),
+    "an error that never ends": cell(
+        "class Slow(Exception):\n    def __str__(self):\n        while True:\n            pass\nraise Slow",
+        reason="ran too long",
+        slow=True,
+    ),
+    "a pattern that never ends": cell(
+        "import re\nre.match('(a+)+$', 'a' * 50 + 'b')", reason="ran too long", slow=True
+    ),
+    "a child that holds the channel": cell(PIPES + HOLDS, reason="its process ended"),
+    "a file of 10 GB with a hole": cell("open('hole', 'wb').truncate(10 << 30)"),
+    "a pipe to open": cell("import os\nos.mkfifo('pipe')\nopen('pipe')", reason="ran too long"),
+    "looks for the key": cell(SEARCH),
+    "System V memory": cell(SYSTEM_V, reason="was stopped"),
+    "an endless generator": answer(BOUND.format("(w for _ in iter(int, 1))", SIDE), 1),
+    "an endless list": answer(BOUND.format("w", "[0.0] * 10**9"), 3),
+    "complex answers": answer(BOUND.format(f"({STEP}) + 0j", f"complex({SIDE})"), 2),
+    "answers of type object": answer(BOUND.format(f"np.array(list({STEP}), object)", SIDE), 1),
+    "masked answers": answer(BOUND.format(f"np.ma.array({STEP}, mask=True)", SIDE), 0),
+    "a lazy array that is another each time": answer(
+        BOUND.format("Lazy()", SIDE)
+        + "class Lazy:\n    def __array__(self, *a, **k):\n        return np.random.random(3)",
+        1,
+    ),
+    "a lazy array that kills": answer(
+        BOUND.format("Lazy()", SIDE)
+        + "class Lazy:\n    def __array__(self, *a, **k):\n        __import__('os')._exit(1)",
+        3,
+        reason="its process ended",
+    ),
+    "an array of its own kind": answer(
+        BOUND.format(f"({STEP}).view(Own)", SIDE)
+        + "class Own(np.ndarray):\n    __eq__ = __array_ufunc__ = lambda *a, **k: True\n"
+        "    tobytes = astype = lambda *a, **k: b''",
+        0,
+    ),
     "a sleep in every answer": answer(BOUND.format("__import__('time').sleep(10**6)", SIDE), 3),
     "a broken shell": cell(
         "from IPython import get_ipython\nget_ipython().compile = None",
@@ -232,6 +336,8 @@ ALWAYS = (
     "a number type that numpy chokes on",
     "a flood of finished cells",
     "answers that broadcast",
+    "looks for the key",
+    "other JSON",
     "full shared memory",
     "a page of pictures",
     "files in memory without a name",

@@ -7,7 +7,7 @@ import zipfile
 
 import planted
 import pytest
-from classroom import SECRET, settings, table, write
+from classroom import NAMES, SECRET, settings, table, write
 
 from tools import coursework
 from tools.grading import course, engine, report, tables, who
@@ -23,6 +23,9 @@ CONCEPTS = course.load("concepts")
         ("doe2_12345_67890_week_1_2_repair", ("doe2", "12345", False)),
         ("müllerjörg_12345_67890_Copy of repair (1)", ("müllerjörg", "12345", False)),
         ("अनीता_12345_67890_repair", ("अनीता", "12345", False)),
+        ("doe_१२_१३_repair", ("doe_१२_१३_repair", "", False)),
+        ("anon_aB3x9_67890_repair", ("anon_aB3x9", "", False)),
+        ("LATE_anon_12345_67890_repair", ("anon_12345", "", True)),
         ("van_der_berg_12345_67890_repair", ("van_der_berg", "12345", False)),
         ("Ada Lovelace_4711_assignsubmission_file_", ("Ada Lovelace", "4711", False)),
         ("Ada Lovelace_4711_assignsubmission_file", ("Ada Lovelace", "4711", False)),
@@ -87,6 +90,9 @@ def test_the_number_is_the_key_and_the_name_a_label(tmp_path):
     assert not by_key["11"].late
     assert by_key["Doe John"].reason == "nothing was handed in"
     assert found(tmp_path, ["Jane Doe;12"])["13"].notes == ["not on the roster"]
+    (tmp_path / "4711").mkdir()
+    named = found(tmp_path, ["Bob Roe;4711"])["4711"]
+    assert (named.student, named.reason) == ("Bob Roe", "no concepts.ipynb; the folder is empty")
     pages = report.page_names((one.student, one.number) for one in by_key.values())
     assert len({page.casefold() for page in pages.values()}) == len(by_key)
 
@@ -96,6 +102,31 @@ def test_a_folder_and_a_file_of_one_student_are_two_tries(tmp_path):
     (tmp_path / "ada.ipynb").write_text("{}", encoding="utf-8")
     (one,) = found(tmp_path).values()
     assert len(one.others) == 1
+
+
+def test_nobody_vanishes_who_handed_in_something_else(tmp_path):
+    """What Canvas or Moodle exported belongs to somebody, whatever it is; a roster in the folder does not."""
+    for name in (
+        "doejane_11_901_concepts.zip",
+        "anon_aB3x9_902_essay.pdf",
+        "Jo Li_13_assignsubmission_onlinetext_onlinetext.html",
+        "Ada_14_assignsubmission_file_concepts.ipynb",
+        "Ada_14_assignsubmission_onlinetext_onlinetext.html",
+        "bob.zip",
+        "names.txt",
+    ):
+        (tmp_path / name).write_text("{}", encoding="utf-8")
+    (tmp_path / "Kai_15_assignsubmission_onlinetext").mkdir()
+    (tmp_path / "Kai_15_assignsubmission_onlinetext" / "onlinetext.html").touch()
+    said = {key: one.reason for key, one in found(tmp_path).items()}
+    assert said == {
+        "11": "no concepts.ipynb; there is: doejane_11_901_concepts.zip",
+        "anon_aB3x9": "no concepts.ipynb; there is: anon_aB3x9_902_essay.pdf",
+        "13": "no concepts.ipynb, but a text",
+        "14": "",
+        "15": "no concepts.ipynb, but a text",
+        "bob": "no concepts.ipynb; there is: bob.zip",
+    }
 
 
 def test_a_folder_that_cannot_be_graded_is_named(tmp_path):
@@ -113,7 +144,11 @@ def row(name, number="", points=2.0, **more):
 
 def test_moodle_imports_the_worksheet_and_the_zip(tmp_path):
     """As its importers read them: columns by name, the number behind `Participant `, names split at `_`."""
-    rows = [row("Ada_King, Countess", "4711", messages={"roles.roles": "no; = a, b"}), row("Bob")]
+    # mod/assign/feedback/offline/importgradeslib.php: the columns; `substr($idstr, strlen("Participant "))`.
+    # mod/assign/feedback/offline/locallib.php: a grade that is empty or above the maximum is passed over.
+    # mod/assign/feedback/comments/locallib.php: a comment is kept as FORMAT_HTML.
+    # mod/assign/feedback/file/importziplib.php: `explode('_', $pathpart, 5)`; the second is the number.
+    rows = [row("Ada_King, Countess", "4711", messages={"roles.roles": "no; = a < b"}), row("Bob")]
     tables.write_moodle(rows, CONCEPTS, tmp_path / "moodle.csv")
     lines = list(csv.reader(io.StringIO((tmp_path / "moodle.csv").read_text("utf-8-sig"), newline="")))
     header = lines[0]
@@ -122,6 +157,7 @@ def test_moodle_imports_the_worksheet_and_the_zip(tmp_path):
     assert all(len(line) == len(header) for line in lines)
     assert lines[1][header.index("Identifier")][len("Participant ") :] == "4711"
     assert lines[1][header.index("Grade")] == f"{rows[0].total:g}"
+    assert lines[1][header.index("Feedback comments")] == "roles.roles: no; = a &lt; b"
     pages = report.page_names((one.student, one.number) for one in rows)
     for one in rows:
         report.write_feedback(one, CONCEPTS, tmp_path / pages[one.key])
@@ -164,9 +200,15 @@ def test_moodles_own_worksheet_is_filled_in(delimiter, encoding, tmp_path):
 
 
 def test_canvas_gets_its_columns(tmp_path):
-    tables.write_canvas([row("doejane", "11")], CONCEPTS, tmp_path / "canvas.csv")
+    """As its importer reads them, lib/gradebook_importer.rb; names as lib/content_zipper.rb writes them."""
+    rows = [row("doejane", "11"), engine.Row("absent", "12", reason="nothing was handed in")]
+    tables.write_canvas(rows, CONCEPTS, tmp_path / "canvas.csv")
     header, first, line = list(csv.reader(io.StringIO((tmp_path / "canvas.csv").read_text("utf-8-sig"))))
+    # `row_has_student_headers?`, `update_column_count`, `last_student_info_column`
     assert header[:5] == ["Student", "ID", "SIS User ID", "SIS Login ID", "Section"]
+    # `parse_assignments`: what ends in a number in parentheses is taken for an assignment's id
+    assert not any(re.search(r"\(\d+\)$|(Current|Final|Override) ", course.load(n).title) for n in NAMES)
+    # `check_for_non_student_row`; `no_change_to_value?`: an empty field clears a grade
     assert first[0].strip() == "Points Possible"
     assert (line[1], line[5], first[5]) == ("11", f"{row('').total:g}", f"{CONCEPTS.points:g}")
 

@@ -159,6 +159,8 @@ def test_bubblewrap_is_called_with_walls():
     sized = [i for i, word in enumerate(line) if word == "--tmpfs"]
     assert [line[i + 1] for i in sized] == ["/box", "/tmp", "/dev/shm"]
     assert all(line[i - 2] == "--size" for i in sized)
+    # a checkout may lie in /tmp
+    assert all(max(sized) < line.index(folder) for folder in walls.python_folders())
     assert [line[i + 1] for i, word in enumerate(line) if word == "--remount-ro"] == ["/dev", "/"]
     readable = [line[i + 1] for i, word in enumerate(line) if word.startswith("--ro-bind")]
     for path in (course.COURSE, course.ROOT / "tools", course.ROOT / "tests", course.ROOT):

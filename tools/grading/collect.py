@@ -13,6 +13,7 @@ from tools.grading.course import Notebook, cell_id, is_solution, text_of
 MAX_BYTES = 50 << 20
 MAX_PARTS = 4_000_000  # lists, dicts and their entries: each takes far more memory than it takes in the file
 MAX_CODE = 300_000  # characters of all cells
+MAX_CELLS = 1000
 MAX_OUTPUT = 2 << 20  # of a picture
 MAX_TEXT = 20_000
 
@@ -96,11 +97,14 @@ def read(path: Path) -> tuple[list[dict[str, Any]], str, str]:
             if not isinstance(source, str):
                 raise TypeError
             source = source.encode("utf-8", "replace").decode()  # half a surrogate pair is no character
+            source = source.replace("\r\n", "\n").replace("\r", "\n")
             clean.append({"kind": kind, "id": cell_id(cell), "source": source, **_outputs(cell)})
     except Unreadable as error:
         return [], "", str(error)
     except Exception as error:  # whatever is in it, it is the file's fault
         return [], "", f"the file is not a valid notebook ({type(error).__name__})"
+    if len(clean) > MAX_CELLS:
+        return [], "", f"it has {len(clean):,} cells, more than {MAX_CELLS:,}"
     if sum(len(cell["source"]) for cell in clean) > MAX_CODE:
         return [], "", f"its cells hold more than {MAX_CODE:,} characters"
     return clean, note, ""

@@ -32,10 +32,10 @@ def fault(found: Any, expected: Any, rtol: float = RTOL, atol: float = ATOL) -> 
         return "form: it is no number and no array of numbers"
     given = np.asarray(found)
     if given.shape != right.shape:
-        return f"form: its shape is {_shape(given)}, and {_shape(right)} was asked for"
+        return f"form: {_other_shape(given, right)}"
     kinds = {"b": "biu", "i": "iuf", "u": "iuf", "f": NUMBERS}[right.dtype.kind]
     if given.dtype.kind not in kinds:
-        return f"form: it is of type {given.dtype}"
+        return "form: it holds something else than what was asked for, such as true and false for numbers"
     if not np.isfinite(given).all():
         return "form: it holds NaN or infinity"
     if right.dtype.kind in "biu":  # truth values and counts are exact
@@ -100,5 +100,13 @@ def answers(found: Any, expected: dict[str, Any]) -> tuple[float, str]:
     return 1 - len(wrong) / len(expected), f"Not right: {', '.join(wrong)}."
 
 
-def _shape(array: np.ndarray) -> str:
-    return str(array.shape) if array.ndim else "that of a single number"
+def _other_shape(given: np.ndarray, right: np.ndarray) -> str:
+    """Says how a shape differs, without a number in it: a submission could tell hidden inputs by one."""
+    if right.ndim == 0:
+        return "it is an array, and a single number was asked for"
+    if given.ndim == 0:
+        return "it is a single number, and an array was asked for"
+    if given.ndim != right.ndim:
+        more = "more" if given.ndim > right.ndim else "fewer"
+        return f"its shape has {more} dimensions than were asked for"
+    return "its shape has another length than was asked for"

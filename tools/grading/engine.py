@@ -6,19 +6,20 @@ here, in a process that the student's code never enters. What is expected, and h
 leaves this process.
 """
 
-import inspect
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-from tools.grading import collect, compare, sandbox, who
+from tools.grading import collect, sandbox, who
 from tools.grading.course import Assignment, Item, Notebook, text_of, variant
 from tools.grading.release import with_seed
 from tools.grading.row import Row, stamp
 from tools.grading.run import Run
 
+GRADER = Path(__file__).parent
 MAX_REASON = 2000  # characters
 MAX_STARTS = 3  # a cell or a probe that ends the process is left out in the next start
 SYNTAX = ("SyntaxError", "IndentationError", "TabError")
@@ -49,21 +50,29 @@ def grade_all(
     submissions: Sequence[who.Submission],
     settings: Settings,
 ) -> Iterator[Row]:
-    """Yields the row of each submission when it is done, whatever was handed in."""
+    """Yields the row of each submission when it is done, whatever was handed in.
+
+    When the machine ran out of memory, a neighbour may be the cause: that one is graded again, alone.
+    """
+    again = []
     with ThreadPoolExecutor(max(1, settings.jobs)) as pool:
-        rows = [pool.submit(grade, assignment, released, one, settings) for one in submissions]
+        rows = {pool.submit(grade, assignment, released, one, settings): one for one in submissions}
         try:
             for done in as_completed(rows):
-                yield done.result()
+                if settings.jobs > 1 and sandbox.CROWDED in done.result().reason:
+                    again.append(rows[done])
+                else:
+                    yield done.result()
         finally:
             pool.shutdown(cancel_futures=True)
+    for one in again:
+        yield grade(assignment, released, one, settings)
 
 
 def stamp_of(
     assignment: Assignment, released: Notebook, submission: who.Submission, settings: Settings
 ) -> str:
-    """Returns the digest of all that a row depends on: the file, the assignment, its checks, the secret."""
-    checks = assignment.checks.source if assignment.checks else ""
+    """Returns the digest of all that a row depends on: file, assignment, checks, secret, and this grader."""
     return stamp(
         {
             "files": [collect.digest(path) for path in (submission.path, *submission.others) if path],
@@ -71,7 +80,8 @@ def stamp_of(
             "said": [submission.reason, submission.notes],
             "released": released,
             "items": [repr(item) for item in assignment.items],
-            "checks": checks + inspect.getsource(compare),
+            "checks": assignment.checks.source if assignment.checks else "",
+            "grader": [path.read_text(encoding="utf-8") for path in sorted(GRADER.rglob("*.py"))],
             "settings": [settings.secret, settings.variants, settings.walls, repr(settings.limits)],
         }
     )

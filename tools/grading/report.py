@@ -12,6 +12,7 @@ from statistics import mean
 from tlhelpers.paths import atomic_path
 from tools.grading.course import Assignment
 from tools.grading.row import Row
+from tools.grading.run import PNG
 from tools.grading.tables import status
 
 MAX_PAGE = 6 << 20  # characters of a student's page; pictures and long texts beyond are left out
@@ -179,7 +180,7 @@ def _number(value: float | None) -> str:
 
 def _is_png(image: str) -> bool:
     try:
-        return base64.b64decode(image, validate=True).startswith(b"\x89PNG\r\n\x1a\n")
+        return base64.b64decode(image, validate=True).startswith(PNG)
     except (binascii.Error, ValueError):
         return False
 

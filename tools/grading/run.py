@@ -14,7 +14,7 @@ from tools.grading.box import wire
 from tools.grading.course import Assignment
 
 MAX_TEXT = 25_000  # characters of a cell's output
-MAX_IMAGES = 2 << 20  # bytes of a cell's pictures
+MAX_SHOWN = 6 << 20  # characters and bytes of all outputs; a page does not hold more
 PNG = b"\x89PNG\r\n\x1a\n"
 SLACK = 20.0  # seconds after which a cell that swallows its interrupt is ended from outside
 FOREIGN = "it wrote into the grader's channel"
@@ -34,6 +34,7 @@ class Run:
     def __init__(self, assignment: Assignment, cells: list[dict[str, Any]], secret: str, seed: int) -> None:
         self.assignment, self.cells, self.secret, self.seed = assignment, cells, secret, seed
         self.records: dict[int, dict[str, Any]] = {}
+        self._left = MAX_SHOWN
         self.given: dict[str, dict[str, Any]] = {}
         self.found: dict[str, tuple[dict[str, Any], dict[str, Any] | None]] = {}
         self.at: int | None = None
@@ -73,7 +74,7 @@ class Run:
                 self.at = index
                 meta, images = box.receive(limits.cell_seconds + SLACK)
                 _expect(meta, "cell", index)
-                self.records[index] = _record(meta, images)
+                self.keep(index, meta, images)
                 box.watch()
                 box.send(wire.pack({}))
             _expect(box.receive(SLACK)[0], "ran", None)
@@ -95,6 +96,23 @@ class Run:
                 )
             self.probing = None
 
+    def keep(self, index: int, meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        """Keeps what a cell printed, showed and raised: of the right type, no more than a page holds."""
+        text, error = meta.get("text"), meta.get("error")
+        text = text[: min(MAX_TEXT, self._left)] if isinstance(text, str) else ""
+        self._left -= len(text)
+        images = []
+        for array in arrays.values():
+            image = array.tobytes()
+            if image.startswith(PNG) and len(image) <= self._left:
+                self._left -= len(image)
+                images.append(base64.b64encode(image).decode())
+        if isinstance(error, dict):
+            error = {key: _short(error.get(key)) for key in ("type", "text", "cell", "line")}
+        else:
+            error = None
+        self.records[index] = {"text": text, "images": images, "error": error}
+
     def shown(self) -> list[dict[str, Any]]:
         """Returns the cells with what they printed, showed and raised."""
         nothing: dict[str, Any] = {"text": "", "images": [], "error": None}
@@ -107,24 +125,6 @@ class Run:
 def _expect(meta: Any, event: str, cell: int | None) -> None:
     if not isinstance(meta, dict) or meta.get("event") != event or meta.get("cell") != cell:
         raise sandbox.Ended(FOREIGN)
-
-
-def _record(meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Returns the record of a cell with everything in it of the right type and size."""
-    text, error = meta.get("text"), meta.get("error")
-    images, left = [], MAX_IMAGES
-    for array in arrays.values():
-        image = array.tobytes()
-        left -= len(image)
-        if image.startswith(PNG) and left >= 0:
-            images.append(base64.b64encode(image).decode())
-    return {
-        "text": text[:MAX_TEXT] if isinstance(text, str) else "",
-        "images": images,
-        "error": {key: _short(error.get(key)) for key in ("type", "text", "cell", "line")}
-        if isinstance(error, dict)
-        else None,
-    }
 
 
 def _short(value: Any) -> Any:

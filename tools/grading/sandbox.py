@@ -28,6 +28,7 @@ SHARED = 512 << 20  # bytes that libraries take and that the limit on data does 
 SEND_SECONDS = 30.0  # a submission listens when it is its turn to
 MAX_PROCESSES = 48  # of one submission
 SPARE = 0.05  # share of the machine's memory that must stay free
+CROWDED = "the machine was running out of memory"
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class Box:
         assert self._process.stdout is not None
         while not self._ready:
             if self._error:
-                raise Ended(f"it wrote into the grader's channel: {self._error}")
+                raise Ended(f"it wrote into the grader's channel ({self._error.rstrip('.')})")
             if time.monotonic() > end:
                 raise Ended("it ran too long and was stopped")
             too_much = None
@@ -176,7 +177,7 @@ class Box:
             raise Ended(f"it used more than {self._limits.memory / 2**30:.3g} GB of memory and was stopped")
         memory = psutil.virtual_memory()
         if memory.available < SPARE * memory.total:  # files in memory and the like count for no process
-            raise Ended("the machine was running out of memory and it was stopped")
+            raise Ended(f"{CROWDED} and it was stopped")
         if self._folder and _size(self._folder) > self._limits.folder_size:
             raise Ended(f"its files take more than {self._limits.folder_size >> 20} MB and it was stopped")
 

@@ -13,6 +13,7 @@ import io
 import re
 import zipfile
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +51,14 @@ def write_grades(rows: Sequence[Row], assignment: Assignment, path: Path) -> Non
 
 
 def write_canvas(rows: Sequence[Row], assignment: Assignment, path: Path) -> None:
-    """Writes the columns that Canvas' gradebook imports; ID is the number that its file names carry."""
+    """Writes the columns that Canvas' gradebook imports; ID is the number that its file names carry.
+
+    Who has no points yet is left out: an empty field would clear a grade that is in Canvas already.
+    """
     header = ["Student", "ID", "SIS User ID", "SIS Login ID", "Section", assignment.title]
     first: list[Any] = ["    Points Possible", "", "", "", "", assignment.points]
-    lines = [[row.student, row.number, "", "", "", _final(row, assignment)] for row in rows]
+    points = [(row, _final(row, assignment)) for row in rows]
+    lines = [[row.student, row.number, "", "", "", total] for row, total in points if total is not None]
     _table(path, header, [first, *lines])
 
 
@@ -180,11 +185,11 @@ def _participant(row: Row) -> str:
 
 
 def _said(row: Row, assignment: Assignment) -> str:
-    """Returns what is wrong, in one field."""
+    """Returns what is wrong, in one field of HTML: that is how Moodle reads it."""
     said = [f"{part}: {message}" for part, message in row.messages.items()]
     to_come = "some marks are still to come" if row.graded and _final(row, assignment) is None else ""
     late = f"{row.penalty:g} points off because it came late" if row.penalty else ""
-    return " | ".join(filter(None, [*said, late, to_come, row.reason]))
+    return escape(" | ".join(filter(None, [*said, late, to_come, row.reason])), quote=False)
 
 
 def _final(row: Row, assignment: Assignment) -> float | None:

@@ -23,13 +23,13 @@ WALLS = (
     *("--unshare-all", "--unshare-user", "--disable-userns", "--cap-drop", "ALL"),
     *("--die-with-parent", "--new-session", "--clearenv"),
 )
-warning = """\
+WARNING = """\
 ************************************************************************************************************
 *  NO SANDBOX. Submissions run with YOUR rights. They can read and change your files, use the network, and *
 *  read the checks, the answers and your secret (from the disk, and from /proc while the grader runs). The *
 *  points can be forged: do not rely on them. Memory and disk are watched, not walled.                     *
 ************************************************************************************************************"""
-refusal = """\
+REFUSAL = """\
 Nothing was graded: bubblewrap, which walls submissions in, does not work here{why}.
 - On Debian or Ubuntu: sudo apt-get install bubblewrap (0.8 or newer: Debian 12, Ubuntu 24.04).
 - On macOS, Windows or an older Linux: use the container line in the instructor's guide.
@@ -38,15 +38,15 @@ Nothing was graded: bubblewrap, which walls submissions in, does not work here{w
 
 @cache
 def bubblewrap() -> tuple[str | None, str]:
-    """Returns the path of bubblewrap if it works here, and why it does not."""
+    """Returns the path of bubblewrap if Python starts in it here, and why it does not."""
     path = shutil.which("bwrap")
     if not sys.platform.startswith("linux"):
         return None, "; it is for Linux"
     if path is None:
         return None, "; it is not installed"
-    test = [path, "--ro-bind", "/", "/", *WALLS, "--size", "1048576", "--tmpfs", "/tmp", "true"]
+    test = [*command(path, 1 << 20)[:-2], "-c", "import IPython, numpy, tlhelpers"]
     try:
-        done = subprocess.run(test, capture_output=True, stdin=subprocess.DEVNULL, timeout=20, text=True)
+        done = subprocess.run(test, capture_output=True, stdin=subprocess.DEVNULL, timeout=60, text=True)
     except (OSError, subprocess.TimeoutExpired) as error:
         return None, f" ({type(error).__name__})"
     said = done.stderr.strip().split("\n")[-1]
@@ -100,11 +100,11 @@ def command(bwrap: str, folder_size: int) -> list[str]:
     for path in SYSTEM:
         line += ["--ro-bind-try", path, path]
     line += ["--proc", "/proc", "--dev", "/dev"]
-    for path in python_folders():
+    for path, size in (("/box", 1), ("/tmp", 4), ("/dev/shm", 4)):
+        line += ["--size", str(folder_size // size), "--tmpfs", path]
+    for path in python_folders():  # these may lie in /tmp
         line += ["--ro-bind", path, path]
     line += ["--ro-bind", str(ROOT / "tlhelpers"), "/course/tlhelpers"]
     line += ["--ro-bind", str(LIBRARY), "/course/grading/box"]
-    for path, size in (("/box", 1), ("/tmp", 4), ("/dev/shm", 4)):
-        line += ["--size", str(folder_size // size), "--tmpfs", path]
     line += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/box"]
     return [*line, sys.executable, "-m", "grading.box.runner"]

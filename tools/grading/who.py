@@ -13,14 +13,17 @@ from pathlib import Path
 
 from tools.grading.course import Assignment, CourseworkError
 
-# How learning platforms name what they export. Canvas keeps letters, marks and digits of a name.
-CANVAS = re.compile(r"^(?P<name>.+?)(?P<late>_LATE)?_(?P<number>\d+)_\d+_(?P<file>.+)$", re.S)
+# How learning platforms name what they export. Canvas (`lib/content_zipper.rb`) keeps letters, marks and
+# digits of a name, and leaves the name out where grading is anonymous: then `anon_` and five signs are all.
+CANVAS = re.compile(r"^(?P<name>.+?)(?P<late>_LATE)?_(?P<number>[0-9]+)_[0-9]+_(?P<file>.+)$", re.S)
+HIDDEN = re.compile(r"^(?P<late>LATE_)?(?P<name>anon_[0-9A-Za-z]{5})_[0-9]+_(?P<file>.+)$", re.S)
 MOODLE = re.compile(
-    r"^(?P<name>.+?)_(?P<number>\d+)_assignsubmission_(?P<kind>file|onlinetext)(?:_(?P<file>.*))?$", re.S
+    r"^(?P<name>.+?)_(?P<number>[0-9]+)_assignsubmission_(?P<kind>file|onlinetext)(?:_(?P<file>.*))?$", re.S
 )
 MOST = 3  # notebooks of one student that are graded; the best counts
 LOOK = 500  # entries of a student's folder that are looked at
 IGNORED = ("__MACOSX", "__pycache__")
+ARCHIVES = (".zip", ".gz", ".7z", ".rar", ".tar")
 
 
 @dataclass
@@ -59,6 +62,8 @@ def identity(name: str) -> tuple[str, str, bool]:
     """Returns name and platform number from the name of a file or folder, and whether it was late."""
     if match := MOODLE.match(name):
         return match["name"], match["number"], False
+    if match := HIDDEN.match(name):
+        return match["name"], "", bool(match["late"])
     if match := CANVAS.match(name):
         return match["name"], match["number"], bool(match["late"])
     return name, "", False
@@ -87,22 +92,26 @@ def find(
     for path in sorted(folder.iterdir()):
         if path.name.startswith((".", "__")):
             continue
-        kind = MOODLE.match(path.name)
-        if kind and kind["kind"] == "onlinetext":  # a text beside the file
-            continue
+        online = (match := MOODLE.match(path.name)) and match["kind"] == "onlinetext"
         if path.is_symlink():
             one = Submission(
                 *identity(path.stem)[:2], reason="it is a link to another place; nothing was read"
             )
+        elif online:  # often beside the file, which then counts
+            one = Submission(*identity(path.name)[:2], reason=f"no {assignment.notebook}, but a text")
         elif path.is_dir():
             student, number, late = identity(path.name)
             one = Submission(student, number, late=late)
             _look_into(one, path, assignment)
-        elif path.suffix.lower() == ".ipynb":
-            student, number, late = identity(path.stem)
-            one = Submission(student, number, path, late=late)
         else:
-            continue
+            student, number, late = identity(path.stem)
+            one = Submission(student, number, late=late)
+            if path.suffix.lower() == ".ipynb":
+                one.path = path
+            elif number or HIDDEN.match(path.name) or path.suffix.lower() in ARCHIVES:
+                one.reason = f"no {assignment.notebook}; there is: {path.name[:80]}"
+            else:  # a roster, a note
+                continue
         key = next((k for k in found if _plain(k) == _plain(one.key)), one.key)
         found[key] = _joined(found[key], one) if key in found else one
     if not found and not roster:
@@ -161,8 +170,8 @@ def fold(name: str) -> str:
 
 def _spellings(name: str) -> set[str]:
     """Returns the folded name with its words in every order: Canvas writes ``doejane`` for Jane Doe."""
-    words = [fold(word) for word in re.split(r"[\s,]+", name) if word.strip()]
-    return {"".join(order) for order in permutations(words)} if len(words) <= 5 else {fold(name)}
+    words = [fold(word) for word in re.split(r"[\s,]+", name) if any(c.isalnum() for c in word)]
+    return {"".join(order) for order in permutations(words)} if 0 < len(words) <= 5 else {fold(name)}
 
 
 def entry(line: str) -> tuple[str, str]:
@@ -176,7 +185,7 @@ def _match(every: Iterable[Submission], name: str, number: str) -> Submission | 
     """Returns the submission of a person, by the number if both have one, else by the name."""
     every = list(every)
     for one in every:
-        if one.number and one.number == (number or name):
+        if one.key == (number or name):  # also where a folder is called by the number alone
             return one
     spellings = _spellings(name)
     named = [one for one in every if fold(one.student) in spellings and not (number and one.number)]

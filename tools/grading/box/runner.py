@@ -164,12 +164,17 @@ def run_probe(names: dict[str, Any], source: str, given: dict[str, Any], seconds
     try:
         exec(compile(source, "<probe>", "exec"), space)
         with contextlib.redirect_stdout(Capped()), contextlib.redirect_stderr(Capped()), within(seconds):
-            texts, arrays = {}, {}
+            texts: dict[str, Any] = {}
+            arrays: dict[str, Any] = {}
             for name, value in space["probe"](names, given).items():
-                if isinstance(value, str | dict) or value is None:
+                if isinstance(value, str | dict):
                     texts[name] = value
-                else:
+                    continue
+                try:
+                    wire.pack({}, {name: value})
                     arrays[name] = value
+                except Exception:  # no numbers, or far too many: the other answers count all the same
+                    texts[name] = None
             return wire.pack({"event": "found", "texts": texts}, arrays)
     except BaseException as error:
         return wire.pack({"event": "found", "error": described(error)})

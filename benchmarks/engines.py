@@ -43,6 +43,7 @@ from tlhelpers.paths import atomic_path, cache_dir
 
 NAME = "efficientnet_lite0"
 USUAL = "predict"  # what a reader has without this package
+FULL = 512  # images at 224 pixels
 SIZES = {224: 1, 96: 4}  # pixels -> how many times as many images
 SETS = {"flowers12": (224, 480, 240), "cifar10": (96, 3000, 2000)}  # pixels, training, validation
 EXTRAS = ("onnx", "openvino")
@@ -228,13 +229,14 @@ def installed_mb() -> dict[str, float]:
     return {extra: size(needed(f"tlhelpers[{extra}]", set()) - core) for extra in EXTRAS}
 
 
-def probes(name: str, seed: int) -> dict[str, float]:
+def probes(name: str, seed: int, share: float) -> dict[str, float]:
     """Returns the validation accuracy of a linear probe on the features of each engine.
 
     Each probe is trained and judged on its engine's features. Integers take their ranges from the training
-    images.
+    images. With a share below one there are as many fewer images, to try the script.
     """
-    size, n_train, n_val = SETS[name]
+    size, *counts = SETS[name]
+    n_train, n_val = (max(24, int(share * count)) for count in counts)
     backbone = backbones.load(NAME, image_size=size)
     ds = data.load(name, n_train=n_train, n_val=n_val, seed=seed)
     found = {}
@@ -265,9 +267,10 @@ def parts(settings: argparse.Namespace) -> Iterator[tuple[str, Callable[[], dict
     for way in ways():
         yield f"first {way}", lambda way=way: in_new_process(way)
     yield "installed", installed_mb
+    share = min(1.0, settings.images / FULL)
     for name in SETS:
         for seed in range(settings.seeds):
-            yield f"probes {name} {seed}", lambda name=name, seed=seed: probes(name, seed)
+            yield f"probes {name} {seed}", lambda name=name, seed=seed, share=share: probes(name, seed, share)
 
 
 def log(text: str) -> None:
@@ -421,7 +424,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--images", type=int, default=512, help="at 224 pixels; four times as many at 96")
+    parser.add_argument("--images", type=int, default=FULL, help="at 224 pixels; fewer to try the script")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first", help=argparse.SUPPRESS)
     args = parser.parse_args()

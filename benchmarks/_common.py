@@ -17,23 +17,29 @@ sys.path.insert(0, str(RESULTS.parents[1]))
 
 from tools.numbers import provenance
 
+# Of the instruction sets those on which the speed of a network depends.
+TELLING = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimddp", "i8mm", "bf16")
+
 
 def machine() -> dict[str, Any]:
-    """Returns what a reader needs to compare times: processor, cores in use, versions, day."""
-    model = platform.processor() or platform.machine()
+    """Returns what a reader needs to compare times: processor, instructions, cores in use, versions, day."""
+    model, sets = platform.processor() or platform.machine(), []
     info = Path("/proc/cpuinfo")
     if info.is_file():
-        lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        model = lines[0].partition(":")[2].strip() if lines else model
+        fields = dict(line.partition(":")[::2] for line in info.read_text().splitlines())
+        named = {name.strip(): text.split() for name, text in fields.items()}
+        model = " ".join(named.get("model name", [])) or model
+        sets = [name for name in TELLING if name in named.get("flags", named.get("Features", []))]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    packages = ("keras", "tensorflow", "tensorflow-cpu", "onnxruntime", "scikit-learn", "numpy")
+    packages = ("keras", "tensorflow", "tensorflow-cpu", "onnxruntime", "openvino", "scikit-learn", "numpy")
     versions = {}
     for package in packages:
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return {"cpu": model, "cores": cores, "versions": versions, "date": datetime.date.today().isoformat()}
+    about = {"cpu": model, "instructions": sets, "cores": cores, "versions": versions}
+    return about | {"date": datetime.date.today().isoformat()}
 
 
 def write(name: str, table: dict[str, Any], content: dict[str, Any]) -> None:

@@ -1,5 +1,7 @@
 """The engines side by side: how exactly each computes, what is said of a lower precision, what is missing."""
 
+import argparse
+import importlib.util
 import json
 import os
 import subprocess
@@ -317,3 +319,102 @@ def test_a_set_on_disk_gives_the_same_features(tiny, tmp_path):
         options = {"engine": engine, "batch_size": 4, "calibration": eager.x_train, "cache": False}
         found = features.extract(tiny, lazy.x_train, **options)
         np.testing.assert_array_equal(found, features.extract(tiny, eager.x_train, **options))
+
+
+# --- What was measured ---
+
+MEASURED = ROOT / "benchmarks" / "results" / "engines.json"
+TIE = 0.9  # of the speed of another engine: so much do two measurements of one speed differ
+
+
+@pytest.mark.skipif(not MEASURED.is_file(), reason="benchmarks/engines.py has not been run yet")
+def test_auto_takes_the_engine_that_was_measured_to_be_fastest():
+    """On each processor of which there are results, alone and from files."""
+    processors = json.loads(MEASURED.read_text(encoding="utf-8"))["processors"]
+    assert processors
+    for processor, found in processors.items():
+        for where in ("alone 96", "alone 224", "files"):
+            rates = found["parts"][where]["rates"]
+            first, *others = (name for name in _engines.FASTEST if name in rates)
+            for other in others:
+                ratios = [a / b for a, b in zip(rates[first], rates[other], strict=True)]
+                assert np.median(ratios) > TIE, f"{processor}, {where}: {other} is faster than {first}"
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """`benchmarks/engines.py`, imported."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    spec = importlib.util.spec_from_file_location("engines_benchmark", ROOT / "benchmarks" / "engines.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def stored(ways: dict[str, float]) -> dict:
+    """Return what a processor's results look like: two rounds, so many images a second."""
+    part = {"rates": {way: [rate, rate + 1] for way, rate in ways.items()}, "limits": [[1e9, 1e8]] * 2}
+    exact = {way: [1e-6, 1.0] for way in ways}
+    probes = {way: 0.9 - 0.002 * way.endswith("int8") for way in ways if way != "predict"}
+    return {
+        "machine": {"cores": 2, "date": "2026-01-01"},
+        "parts": {
+            "alone 224": part | {"per_image": [2e6, 1e5], "exactness": exact},
+            "alone 96": part | {"per_image": [2e6, 1e5], "exactness": exact},
+            "files": part,
+            **{f"first {way}": {"first": 2.0, "later": 1.0, "peak_mb": None} for way in ways},
+            "installed": {"onnx": 100.0, "openvino": 200.0},
+            **{f"probes {name} {seed}": probes for name in ("flowers12", "cifar10") for seed in range(2)},
+        },
+    }
+
+
+def test_the_tables_put_processors_side_by_side_and_say_what_was_not_measured(benchmark):
+    """A processor without bfloat16 has a row for it all the same."""
+    new = {"predict": 100, "keras": 100, "onnx": 200, "openvino": 210, "openvino-bf16": 290, "onnx-int8": 300}
+    old = {way: rate for way, rate in new.items() if "openvino" not in way}
+    tables = benchmark.tables({"new chip": stored(new), "old chip": stored(old)})
+    assert tables["processors"]["rows"] == [
+        ["A", "new chip", "2", "2026-01-01"],
+        ["B", "old chip", "2", "2026-01-01"],
+    ]
+    assert ["224", "onnx", "A", "200", "2.00", "40%", "20%"] in tables["alone"]["rows"]
+    missing = ["openvino-bf16", "B", "not measured on this processor", ""]
+    assert missing in tables["files"]["rows"]
+    assert ["onnx", "B", "2.0", "1.0", "–"] in tables["first"]["rows"]
+    points = ["flowers12", "224", "onnx-int8", "A", "0.20", "0.20 to 0.20", "1.0000", "1.0e-06"]
+    assert points in tables["probe"]["rows"]
+    reached = {(row[0], row[1]): row[-1] for row in tables["aims"]["rows"]}
+    assert reached["openvino-bf16, alone 224", "A"] == "no"  # 2.9 times
+    assert reached["openvino-bf16, files", "A"] == "yes"
+    assert reached["auto (onnx), files", "B"] == "yes"
+    for table in tables.values():
+        assert {len(row) for row in table["rows"]} == {len(table["columns"])}
+        assert all(isinstance(text, str) for row in table["rows"] for text in row)
+
+
+def test_what_is_finished_is_not_measured_again(benchmark, monkeypatch, tmp_path):
+    """A run that is stopped goes on with the part in which it was."""
+    monkeypatch.setattr(benchmark, "LOG", tmp_path / "engines.log")
+    done = []
+
+    def parts(settings):
+        for name in ("one", "two", "three"):
+            yield name, lambda name=name: (done.append(name), {"value": 1 / (len(done) != 2)})[1]
+
+    monkeypatch.setattr(benchmark, "parts", parts)
+    settings = argparse.Namespace(rounds=1)
+    with pytest.raises(ZeroDivisionError):
+        benchmark.measured(settings)
+    found, _ = benchmark.measured(settings)
+    assert done == ["one", "two", "two", "three"]
+    assert set(found) == {"one", "two", "three"}
+    assert "one: kept" in (tmp_path / "engines.log").read_text()
+
+
+def test_the_room_of_an_extra_is_that_of_what_it_alone_brings(benchmark):
+    """ONNX Runtime's files are tens of megabytes; what TensorFlow needs anyway is not counted."""
+    names = benchmark.needed("tlhelpers[onnx]", set())
+    assert {"onnx", "onnxruntime", "keras"} <= names
+    assert "onnxruntime" not in benchmark.needed("tlhelpers", set())
+    assert benchmark.installed_mb()["onnx"] > 10

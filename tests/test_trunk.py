@@ -1,6 +1,7 @@
 """A frozen trunk that runs once: training above it is training the whole."""
 
 import dataclasses
+import importlib
 
 import keras
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 from tiny import SIZE, images, make_backbone, make_dataset, moved, weights
 from tlhelpers import backbones, data, features, finetune, recipes, trunk
 from tlhelpers.backbones import Backbone
+from tools.numbers.provenance import ROOT
 
 
 @pytest.fixture
@@ -257,3 +259,28 @@ def test_a_cut_sees_steps_that_are_no_layers():
     model = finetune.build_classifier(backbone, 3)
     check_cut(backbone, model, ("stem", "block1"), "block1_tanh")
     check_cut(backbone, model, ("stem", "block1", "block2"), "block2_tanh")
+
+
+@pytest.mark.parametrize("size", [64, 80])
+def test_the_part_above_as_matrix_products_is_the_network(monkeypatch, size):
+    """`benchmarks/record.py` trains it so; strides and edges of maps with odd sides are right, too."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    record = importlib.import_module("record")
+    network = backbones.load(image_size=size).model
+    cut = network.get_layer("block4c_add").output
+    x = 3 * np.random.default_rng(0).standard_normal((3, *cut.shape[1:])).astype(np.float32)
+    run, variables = record.above(network, "block4c_add")
+    expected = np.asarray(keras.Model(cut, network.output)(x))
+    assert np.ptp(expected, axis=0).max() > 1e-3
+    np.testing.assert_allclose(run(x), expected, rtol=1e-3, atol=1e-5)
+    trained = [layer.name for layer in network.layers if layer.name.endswith("conv")]
+    assert len(variables) == len(trained) - trained.index("block4c_project_conv") - 1
+
+
+def test_each_epoch_of_the_record_takes_the_other_view(monkeypatch):
+    """Of an image and its mirror image, which stand behind all images."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    picked = importlib.import_module("record").rows(10, 5)
+    first, second = (np.concatenate([next(picked), next(picked)]) for _ in range(2))
+    assert sorted([*first, *second]) == list(range(20))
+    assert sorted(first % 10) == list(range(10))

@@ -9,7 +9,8 @@ Roles:
 
 Directives:
     ``{runtimes}`` prints the table of all chapters and profiles.
-    ``{benchmark} growth`` prints the table of a benchmark, and says on what machine and code it was made.
+    ``{benchmark} growth`` prints the table of a benchmark, and says on what machine and code it was made;
+    ``{benchmark} engines files`` prints one of several tables.
     ``{claims}`` prints all claims, each with the sentence that uses it.
     ``{benchmarks}`` prints all benchmarks, with their machine and date.
     ``{decision}`` prints the table behind ``{advice}``.
@@ -43,6 +44,7 @@ from tools.numbers import stored  # noqa: E402
 logger = logging.getLogger(__name__)
 PROFILES = ("smoke", "laptop", "gpu")
 NUMBERS = "book/numbers"  # the page with all claims; each number in the text leads there
+NOT_MEASURED = "Not measured on this processor yet."
 OUTCOME = re.compile(r"tl-[a-z0-9]{2}-\d{1,2}")
 
 
@@ -100,7 +102,7 @@ class RuntimeRole(SphinxRole):
 
 
 class MeasuredRole(SphinxRole):
-    """``{measured}`extraction:sizes.0.share_of_limit:%```."""
+    """``{measured}`trunk:depths.0.split_val_accuracy:%```."""
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         """Return the number, or question marks and a warning."""
@@ -237,25 +239,31 @@ class AssessmentDirective(SphinxDirective):
 
 
 class BenchmarkDirective(SphinxDirective):
-    """``{benchmark} name``: the table that a benchmark printed."""
+    """``{benchmark} name``: the table that a benchmark printed, or one of several, by its name."""
 
     required_arguments = 1
+    optional_arguments = 1
 
     def run(self) -> list[nodes.Node]:
         """Return the table and a line about the machine and the code."""
-        name = self.arguments[0]
+        name, *which = self.arguments
         content = self.env.app.course_benchmarks.get(name)
-        if content is None:
-            complain(f"There is no result of a benchmark {name!r}.", self.get_location())
-            text = f"??{name}??"
+        if content is None and which and (ROOT / "benchmarks" / f"{name}.py").is_file():
+            return [nodes.paragraph(NOT_MEASURED, NOT_MEASURED)]
+        table = content and (content["tables"].get(which[0]) if which else content["table"])
+        if content is None or table is None:
+            complain(f"There is no result of a benchmark {' '.join(self.arguments)!r}.", self.get_location())
+            text = f"??{' '.join(self.arguments)}??"
             return [nodes.paragraph(text, text)]
+        shown = RuntimesDirective.table(table["columns"], table["rows"])
+        if which:  # the benchmark has a table of its machines
+            return [shown]
         machine, versions = content["machine"], content["machine"]["versions"]
-        chosen = ("keras", "tensorflow", "tensorflow-cpu", "onnxruntime")
+        chosen = ("keras", "tensorflow", "tensorflow-cpu", "onnxruntime", "openvino")
         software = ", ".join(f"{package} {versions[package]}" for package in chosen if package in versions)
         text = f"{machine['date']}, {machine['cores']} cores of {machine['cpu']}; {software}. "
-        text += stored.made_by(content)
-        table = RuntimesDirective.table(content["table"]["columns"], content["table"]["rows"])
-        return [table, nodes.paragraph("", "", nodes.emphasis(text + ".", text + "."))]
+        text += stored.made_by(content) + "."
+        return [shown, nodes.paragraph("", "", nodes.emphasis(text, text))]
 
 
 class BenchmarksDirective(SphinxDirective):

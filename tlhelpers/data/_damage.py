@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import itertools
 import re
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,12 +33,11 @@ def ends_grey(image: Image.Image) -> bool:
     Args:
         image: A picture that is loaded.
     """
-    last = image.getpixel((image.width - 1, image.height - 1))
-    return image.format in ("JPEG", "MPO") and _is_grey(last)
+    return image.format in ("JPEG", "MPO") and _is_grey(image.getpixel((image.width - 1, image.height - 1)))
 
 
-def _is_grey(pixel: object) -> bool:
-    return bool(np.isin(np.asarray(pixel), (127, 128)).all())
+def _is_grey(pixel: Any) -> bool:
+    return all(value in (127, 128) for value in np.ravel(pixel).tolist())
 
 
 def damage(content: bytes) -> str | None:

@@ -76,6 +76,7 @@ ENGINES = {
             _OPENVINO,
             _openvino.check_bf16,
             partial(_openvino.runner, precision="bf16"),
+            pixels=4 * 224 * 224,  # fewer do not fill the tiles in which processors multiply bfloat16
         ),
         Engine(
             "openvino-int8",

@@ -194,7 +194,7 @@ def measured(content: dict[str, Any], path: str, form: str = "") -> str:
 
     Args:
         content: Of a benchmark, from `read_benchmarks`.
-        path: Where the number stands, such as ``sizes.1.ratio_to_predict.onnx``.
+        path: Where the number stands, such as ``depths.1.ratio``.
         form: ``"%"`` for a share in percent; else two digits, or all digits of a whole number.
 
     Raises:

@@ -50,9 +50,14 @@ def audit(model: keras.Model, given: Sequence[Any], intent: Intent | None, **ins
         if "seen" not in inside:
             _try_step(facts, unchecked)
         looked_at = look(facts, unchecked)
-    found = tuple(facts.findings)
     return Report(
-        model.name, facts.intent, tuple(parts(facts)), found, looked_at, tuple(unchecked), facts.told
+        model.name,
+        facts.intent,
+        tuple(parts(facts)),
+        tuple(facts.findings),
+        looked_at,
+        tuple(unchecked),
+        facts.told,
     )
 
 

@@ -16,7 +16,7 @@ from tlhelpers.audit._training import effective_rate, optimizer_of
 CAREFUL = 1e-4  # a rate up to this one tells that a base is meant to be fine-tuned
 TINY = 1e-5  # a rate at which a head alone learns next to nothing
 FEW = 32  # rows in a batch from which on the statistics of batch normalization are let alone
-ALIKE = 0.8  # correlation of features in both modes from which on they are let alone, too
+ALIKE = 0.5  # correlation of features in both modes from which on they are let alone, too
 
 
 def stale_compile(facts: Facts) -> Iterator[Finding]:
@@ -94,7 +94,8 @@ def statistics_move(facts: Facts) -> Iterator[Finding | str]:
         if alike is not None:
             what += f". In batches of {FEW}, features of training and inference mode correlate by {alike:.2f}"
         if alike is None or alike < ALIKE:
-            yield fault("statistics-move", f"{what}.", n if alike is None else alike, base=facts.base_name)
+            measured = n if alike is None else alike
+            yield fault("statistics-move", f"{what}.", measured, "warning", base=facts.base_name)
 
 
 def base_still(facts: Facts) -> Iterator[Finding]:
@@ -117,9 +118,7 @@ def _head_alone(facts: Facts) -> Iterator[Finding]:
     rate = effective_rate(optimizer)
     named = re.search("fine.?tun", facts.model.name.lower())
     if named or (rate <= TINY * (1 + 1e-6) and not int(ops.convert_to_numpy(optimizer.iterations))):
-        sign = (
-            f"the model is called {facts.model.name}" if named else f"a rate of {rate:g} is for fine-tuning"
-        )
+        sign = f"the model is called {facts.model.name}" if named else f"{rate:g} is a rate for fine-tuning"
         what = f"Nothing of the base is trainable, but {sign}."
         yield fault("base-still", what, 0, "warning", base=facts.base_name)
 

@@ -17,10 +17,10 @@ NEAR = 0.99
 SIDE = 16  # of a thumbnail
 ENOUGH = 40  # rows from which on neighbours tell something
 # Labels say nothing if a larger share of random orders fits the images as well. Right labels of a hard task
-# can look so where rows or classes are few; then the images have to fall into groups that are like the classes.
+# can look so where rows or classes are few; then the images have to fall into as many clear groups.
 CHANCE = 0.1
 MANY, FEW = 100, 3  # rows, classes
-CLEAR = 0.12  # silhouette of such groups; classes of photographs reach 0.1
+CLEAR = 0.12  # silhouette of such groups, above that of features without groups
 
 
 def shared_images(facts: Facts) -> Iterator[Finding | str]:
@@ -118,7 +118,7 @@ def labels_meaningless(facts: Facts) -> Iterator[Finding | str]:
     share = _fit_by_chance(unit, y)
     if share > CHANCE:
         what = f"{len(y)} images fit their labels no better than labels in random order do"
-        if (len(y) >= MANY and len(classes) > FEW) or _grouped_like(unit, y):
+        if (len(y) >= MANY and len(classes) > FEW) or _in_groups(unit, len(classes)):
             yield fault("labels-meaningless", f"{what}: {share:.0%} of 200 orders fit as well.", share)
         else:
             yield f"{what}, but a hard task with so few classes or rows may look so, too"
@@ -149,13 +149,14 @@ def _fit_by_chance(unit: NDArray, y: NDArray) -> float:
     return float((np.array(scores[1:]) >= scores[0]).mean(axis=0).min())
 
 
-def _grouped_like(unit: NDArray, y: NDArray) -> bool:
-    """Returns whether the features fall into clear groups, as many as classes and as large."""
-    n = len(np.unique(y))
-    groups = KMeans(n, n_init=3, random_state=0).fit_predict(unit)
-    sizes, wanted = (np.sort(np.bincount(part, minlength=n)) for part in (groups, y))
-    clear = len(np.unique(groups)) == n and silhouette_score(unit, groups) > CLEAR
-    return clear and bool(np.abs(sizes - wanted).sum() <= 0.2 * len(y))
+def _in_groups(unit: NDArray, n: int) -> bool:
+    """Returns whether features fall into n groups, more clearly than if each feature had its own order."""
+    apart = np.random.default_rng(0).permuted(unit, axis=0)
+    clear = []
+    for values in (unit, apart):
+        groups = KMeans(n, n_init=3, random_state=0).fit_predict(values)
+        clear.append(silhouette_score(values, groups) if len(np.unique(groups)) == n else 0.0)
+    return clear[0] - clear[1] > CLEAR
 
 
 def _classes_of_rows(facts: Facts) -> NDArray | None:

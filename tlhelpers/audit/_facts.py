@@ -131,7 +131,8 @@ class Facts:
         x = self.prepared(self.fitting(self.rows.rows(AGAIN)[0]))
         x = ops.convert_to_tensor(entering(self.model, [network], x))
         modes = [pooled(network(x, training=training)) for training in (False, True)]
-        return float(np.corrcoef([(m - m.mean(axis=0)).ravel() for m in modes])[0, 1])
+        a, b = ((m - m.mean(axis=0)).ravel() for m in modes)
+        return float(a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-12))
 
     @cached_property
     def heads(self) -> list[Head]:

@@ -16,7 +16,7 @@ from tlhelpers.audit._draw import mapped
 from tlhelpers.audit._keras import leaves
 from tlhelpers.audit._model import CONVOLUTIONS, Base
 
-CHUNK, SECONDS = 16, 2.0  # images in one call; after so long no other call is begun
+CHUNK, SECONDS = 16, 3.0  # images in one call; after so long, of processor time, no other call is begun
 ACTIVATIONS = {"softmax", "sigmoid", "relu", "relu6", "tanh", "elu", "gelu", "silu", "leakyrelu", "softplus"}
 Wants = Literal["logits", "probabilities"]
 
@@ -53,7 +53,7 @@ def look(model: keras.Model, base: Base | None, x: Any) -> Seen:
         base: Its pretrained part.
         x: Inputs, as the model itself takes them.
     """
-    begun = time.perf_counter()
+    begun = time.process_time()
     calls: list[Call] = []
     with _watched(_all(model, base), functools.partial(_record, calls)):
         named = _named(model, _call(model, x, slice(2)))
@@ -65,7 +65,7 @@ def look(model: keras.Model, base: Base | None, x: Any) -> Seen:
     calls = []  # they hold every map of the network
     outputs, maps = [], []
     for start in range(0, len(tree.flatten(x)[0]), CHUNK):
-        if start and time.perf_counter() - begun > SECONDS:
+        if start and time.process_time() - begun > SECONDS:
             break
         with _watched(of_base[-1:], functools.partial(_record, calls)):
             named = _named(model, _call(model, x, slice(start, start + CHUNK)))

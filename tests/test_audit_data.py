@@ -193,6 +193,18 @@ def test_validation_split_of_sorted_rows():
     assert "classes-missing" in auditor.report.codes
 
 
+def test_validation_in_the_order_of_its_classes():
+    """Images of the first batches are enough; labels are needed of all."""
+    order = np.argsort(np.tile(Y, 8), kind="stable")
+    given = np.tile(X, (8, 1, 1, 1))[order], np.tile(Y, 8)[order]
+    auditor = audit.Callback()
+    model = compiled(head(unknown()))
+    model.fit(
+        X, Y, batch_size=8, validation_data=given, validation_batch_size=8, verbose=0, callbacks=[auditor]
+    )
+    assert "classes-missing" not in auditor.report.codes
+
+
 def test_losses_that_explode():
     auditor = audit.Callback()
     model = compiled(head(unknown()), optimizer=keras.optimizers.SGD(1e4))

@@ -22,7 +22,7 @@ from audit_models import (
     scaled,
     unknown,
 )
-from tlhelpers import audit
+from tlhelpers import audit, backbones, finetune
 from tlhelpers.audit import _checks
 
 X, Y = photos(48)
@@ -40,8 +40,14 @@ def good(n: int = 2, end: str | None = None) -> keras.Model:
     return head(unknown(), n, end)
 
 
-def tuned(optimizer: keras.Optimizer) -> keras.Model:
-    return compiled(head(unknown(trainable=True)), optimizer=optimizer)
+def tuned(optimizer: keras.Optimizer, other_images: bool = False) -> keras.Model:
+    """Fine-tuning of a base but for its first layer; perhaps with the statistics of images unlike these."""
+    base = unknown(trainable=True)
+    base.layers[1].trainable = False
+    for layer in base.layers:
+        if other_images and isinstance(layer, layers.BatchNormalization):
+            layer.moving_mean.assign(layer.moving_mean + 30)
+    return compiled(head(base), optimizer=optimizer)
 
 
 def focal(from_logits: bool):
@@ -121,6 +127,13 @@ def saved_again(images: np.ndarray) -> np.ndarray:
     return np.stack(found)
 
 
+def rate_came_down() -> keras.Model:
+    model = compiled(good())
+    model.fit(X[:8], Y[:8], verbose=0)
+    model.optimizer.learning_rate = 1e-6
+    return model
+
+
 def grey(images: np.ndarray) -> np.ndarray:
     return np.repeat(images.mean(-1, keepdims=True), 3, -1).astype("uint8")
 
@@ -144,6 +157,28 @@ class Shuffled(keras.utils.PyDataset):
         return X_VAL[rows], Y_VAL[rows]
 
 
+def tinted(strength: float, permuted: bool = False, n: int = 120) -> tuple:
+    """Crops, a tint for each of five classes."""
+    y = np.arange(n) % 5
+    tints = np.random.default_rng(1).uniform(-1, 1, (5, 3))
+    x = photos(n)[0] * (1 + strength * tints[y][:, None, None])
+    y = np.random.default_rng(3).permutation(y) if permuted else y
+    return np.clip(x, 0, 255).astype("uint8"), y
+
+
+def lite0() -> keras.Model:
+    """Real weights: their features tell scenes apart."""
+    backbone = backbones.load("efficientnet_lite0", 64)
+    model = finetune.build_classifier(backbone, 2)
+    finetune.freeze(backbone)
+    return compiled(model)
+
+
+def two_scenes(permuted: bool) -> tuple:
+    x, y = photos(60, 64)
+    return x, np.random.default_rng(1).permutation(y) if permuted else y
+
+
 BINARY = keras.losses.BinaryCrossentropy(from_logits=True)
 NAN = np.where(np.arange(48)[:, None, None, None] == 3, np.nan, X.astype("float32"))
 BRIGHT = np.clip(X[:8].astype(int) + 25, 0, 255).astype("uint8")
@@ -157,7 +192,17 @@ FAULTS = {
     "batch statistics": (
         "statistics_move",
         "statistics-move",
-        lambda: (tuned(optimizers.Adam(1e-4)), (X, Y)),
+        lambda: (tuned(optimizers.Adam(1e-4), other_images=True), (X, Y)),
+    ),
+    "a rate for fine-tuning, and all frozen": (
+        "base_still",
+        "base-still",
+        lambda: (compiled(good(), optimizer=optimizers.Adam(1e-5)), (X, Y)),
+    ),
+    "batch statistics of small batches": (
+        "statistics_move",
+        "statistics-move",
+        lambda: (tuned(optimizers.Adam(1e-4)), batches(X, Y)),
     ),
     "nothing trains": ("nothing_trains", "nothing-trains", lambda: (nothing_open(), (X, Y))),
     "random base": (
@@ -203,7 +248,12 @@ FAULTS = {
     "labels of others": (
         "labels_meaningless",
         "labels-meaningless",
-        lambda: (compiled(good()), (X, np.random.default_rng(3).permutation(Y))),
+        lambda: (compiled(good(5)), tinted(0.5, permuted=True)),
+    ),
+    "labels of others, two scenes": (
+        "labels_meaningless",
+        "labels-meaningless",
+        lambda: (lite0(), two_scenes(permuted=True)),
     ),
     "one class": (
         "classes_missing",
@@ -266,8 +316,11 @@ FAULTS = {
 }
 
 TWINS = {
-    # Its weights are random, and say little of the images: so few that neighbours are not compared.
-    "a frozen base": lambda: (compiled(head(known())), (X[:32], Y[:32]), (X_VAL, Y_VAL)),
+    "a frozen base": lambda: (compiled(head(known())), (X, Y), (X_VAL, Y_VAL)),
+    "labels of a hard task": lambda: (compiled(good(5)), tinted(0.03)),
+    "two scenes": lambda: (lite0(), two_scenes(permuted=False)),
+    "statistics that fit the images": lambda: (tuned(optimizers.Adam(1e-3)), (X, Y)),
+    "a small rate of a head that has trained": lambda: (rate_came_down(), (X, Y)),
     "LoRA": lambda: (lora(frozen=False), (X, Y)),
     "augmentation before the scaling": lambda: (
         augmented(
@@ -342,7 +395,6 @@ def test_every_detector_has_a_planted_fault():
     """Those of freezing, families and fit are planted in `test_audit` and `test_audit_data`."""
     elsewhere = {
         "stale_compile",
-        "base_still",
         "labels_loss",
         "loss_explodes",
         "modes_differ",

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -79,32 +80,64 @@ def test_the_core_is_imported_where_no_extra_is_installed(tmp_path: Path) -> Non
     examine(json.loads(done.stdout.splitlines()[-1]))
 
 
-@pytest.mark.slow
-def test_the_core_works_in_an_empty_environment(tmp_path: Path) -> None:
-    """Real pip, the package without extras, and JAX; built from a copy, so that the tree stays clean."""
+def environment(folder: Path, *packages: str) -> tuple[Path, Callable[..., subprocess.CompletedProcess]]:
+    """Make an environment of the package without extras, and say how to run something in it.
+
+    Real pip, and a copy of the source, so that the tree stays clean.
+
+    Args:
+        folder: An empty folder.
+        packages: What else is installed.
+    """
     if not os.environ.get("TLHELPERS_EMPTY_ENVIRONMENT"):
         pytest.skip("takes minutes and a package index: weekly, and where TLHELPERS_EMPTY_ENVIRONMENT is set")
-    source, venv = tmp_path / "source", tmp_path / "venv"
+    source, venv = folder / "source", folder / "venv"
     shutil.copytree(ROOT / "tlhelpers", source / "tlhelpers", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     python = venv_python(venv)
     env = {k: v for k, v in os.environ.items() if k not in ("KERAS_BACKEND", "PYTHONPATH")}
-    env |= {"TLHELPERS_CACHE": str(tmp_path / "cache"), "KERAS_HOME": str(tmp_path / "keras")}
+    env |= {"TLHELPERS_CACHE": str(folder / "cache"), "KERAS_HOME": str(folder / "keras")}
 
-    def run(*command: object, **more: str) -> subprocess.CompletedProcess:
+    def run(*command: object, cwd: Path = folder, **more: str) -> subprocess.CompletedProcess:
         return subprocess.run(
             list(map(str, command)),
             env={**env, **more},
-            cwd=tmp_path,
+            cwd=cwd,
             capture_output=True,
             text=True,
             stdin=subprocess.DEVNULL,
         )
 
-    for command in ([sys.executable, "-m", "venv", venv], [python, "-m", "pip", "install", source, "jax"]):
+    for command in (
+        [sys.executable, "-m", "venv", venv],
+        [python, "-m", "pip", "install", source, *packages],
+    ):
         done = run(*command)
         assert done.returncode == 0, done.stderr[-3000:]
+    return python, run
+
+
+OLDEST = next(r for r in PROJECT["dependencies"] if r.startswith("keras>=")).replace(">=", "==") + ".*"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("backend", "keras"), [("jax", OLDEST), ("torch", "keras")])
+def test_the_auditor_finds_the_same_elsewhere(backend: str, keras: str, tmp_path: Path) -> None:
+    """The oldest Keras and the newest, on other backends, where TensorFlow is not installed."""
+    python, run = environment(tmp_path, backend, keras, "pytest")
+    assert run(python, "-c", "import tensorflow").returncode == 1
+    tests = [ROOT / "tests" / f"test_audit_{name}.py" for name in ("faults", "data", "recipes")]
+    command = [python, "-m", "pytest", "--noconftest", "-p", "no:cacheprovider", "-q", *tests]
+    done = run(*command, "-k", "not the_command", cwd=ROOT, KERAS_BACKEND=backend)  # it needs an extra
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 90
+
+
+@pytest.mark.slow
+def test_the_core_works_in_an_empty_environment(tmp_path: Path) -> None:
+    """The package without extras, and JAX."""
+    python, run = environment(tmp_path, "jax")
     listed = run(python, "-m", "pip", "list", "--format", "json", "--disable-pip-version-check").stdout
     there = {package["name"].lower() for package in json.loads(listed)}
     print(f"{len(there)} packages")

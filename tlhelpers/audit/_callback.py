@@ -67,6 +67,7 @@ class Callback(keras.callbacks.Callback):
         self._batches: dict[str, list[Any]] = {"training": [], "validation": []}
         self._whole: dict[str, bool] = {}
         self._built, self._late = self.model.built, False
+        self._memory: dict[int, Any] = {}
         self._before: list[tuple[keras.Variable, NDArray]] = []
         if self._built:
             self._snapshot()
@@ -153,6 +154,7 @@ class Callback(keras.callbacks.Callback):
 
     def _audit(self, last: bool = False) -> None:
         inside = {"seen": self._samples(), "step": self._step, "losses": list(self._losses)}
+        inside |= {"memory": self._memory}
         try:
             accuracy = self._accuracy() if last else None
             report = _checks.audit(self.model, self._given, self._base, accuracy=accuracy, **inside)

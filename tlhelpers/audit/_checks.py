@@ -46,12 +46,19 @@ def audit(model: keras.Model, given: Sequence[Any], intent: Intent | None, **ins
     if facts is None:
         unchecked.append("anything: the model has no weights yet. Begin it with keras.Input, or give images")
         return Report(model.name, None, (), (), (), tuple(unchecked))
-    with restored(model):
+    with restored(model, whole="seen" not in inside):
         if "seen" not in inside:
             _try_step(facts, unchecked)
         looked_at = look(facts, unchecked)
-    found = tuple(facts.findings)
-    return Report(model.name, facts.intent, tuple(parts(facts)), found, looked_at, tuple(unchecked))
+    return Report(
+        model.name,
+        facts.intent,
+        tuple(parts(facts)),
+        tuple(facts.findings),
+        looked_at,
+        tuple(unchecked),
+        facts.told,
+    )
 
 
 def gather(

@@ -1,9 +1,11 @@
 """Detectors of the base: what of it trains, what was meant to, and whether it is pretrained at all."""
 
 import difflib
+import re
 from collections.abc import Iterator
 
 import keras
+from keras import ops
 
 from tlhelpers.audit._facts import Facts
 from tlhelpers.audit._keras import layers_inside
@@ -12,7 +14,9 @@ from tlhelpers.audit._results import Finding, fault
 from tlhelpers.audit._training import effective_rate, optimizer_of
 
 CAREFUL = 1e-4  # a rate up to this one tells that a base is meant to be fine-tuned
+TINY = 1e-5  # a rate at which a head alone learns next to nothing
 FEW = 32  # rows in a batch from which on the statistics of batch normalization are let alone
+ALIKE = 0.5  # correlation of features in both modes from which on they are let alone, too
 
 
 def stale_compile(facts: Facts) -> Iterator[Finding]:
@@ -82,11 +86,16 @@ def statistics_move(facts: Facts) -> Iterator[Finding | str]:
             what = f"The base is called with training=False, and in fit {share} all the same. "
             what += "The official guide does so, too; at a small rate it does little harm"
             yield fault("statistics-move", f"{what}.", n, "note", base=facts.base_name)
-    elif facts.seen.pinned or not sizes or max(sizes) < FEW:
+    elif facts.seen.pinned or max(sizes, default=0) < FEW:
         what = f"The base is fine-tuned, and {share} with it"
         what += ", although it is called with training=False: fit overrides that" if facts.seen.pinned else ""
         what += f". The batches have {max(sizes)} images" if sizes else ""
-        yield fault("statistics-move", f"{what}.", n, "warning", base=facts.base_name)
+        alike = None if sizes or facts.seen.pinned else facts.modes_alike
+        if alike is not None:
+            what += f". In batches of {FEW}, features of training and inference mode correlate by {alike:.2f}"
+        if alike is None or alike < ALIKE:
+            measured = n if alike is None else alike
+            yield fault("statistics-move", f"{what}.", measured, "warning", base=facts.base_name)
 
 
 def base_still(facts: Facts) -> Iterator[Finding]:
@@ -97,6 +106,21 @@ def base_still(facts: Facts) -> Iterator[Finding]:
         what = "a training step moves none of it" if free else "none of it is trainable"
         what = f"The base is meant to be fine-tuned, but {what}."
         yield fault("base-still", what, 0, base=facts.base_name)
+    elif facts.base is not None and facts.intent == "frozen" and not facts.told and not free:
+        yield from _head_alone(facts)
+
+
+def _head_alone(facts: Facts) -> Iterator[Finding]:
+    """Asks, where a name or the rate of a new optimizer speaks of fine-tuning, and only the head trains."""
+    if not facts.model.compiled or not facts.trainable:
+        return
+    optimizer = optimizer_of(facts.model)
+    rate = effective_rate(optimizer)
+    named = re.search("fine.?tun", facts.model.name.lower())
+    if named or (rate <= TINY * (1 + 1e-6) and not int(ops.convert_to_numpy(optimizer.iterations))):
+        sign = f"the model is called {facts.model.name}" if named else f"{rate:g} is a rate for fine-tuning"
+        what = f"Nothing of the base is trainable, but {sign}."
+        yield fault("base-still", what, 0, "warning", base=facts.base_name)
 
 
 def nothing_trains(facts: Facts) -> Iterator[Finding]:

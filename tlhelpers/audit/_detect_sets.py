@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.cluster import KMeans
+from sklearn.metrics import silhouette_score
 
 from tlhelpers.audit._draw import images_in, small
 from tlhelpers.audit._facts import Facts
@@ -14,6 +16,11 @@ from tlhelpers.audit._results import Finding, fault
 NEAR = 0.99
 SIDE = 16  # of a thumbnail
 ENOUGH = 40  # rows from which on neighbours tell something
+# Labels say nothing if a larger share of random orders fits the images as well. Right labels of a hard task
+# can look so where rows or classes are few; then the images have to fall into as many clear groups.
+CHANCE = 0.1
+MANY, FEW = 100, 3  # rows, classes
+CLEAR = 0.12  # silhouette of such groups, above that of features without groups
 
 
 def shared_images(facts: Facts) -> Iterator[Finding | str]:
@@ -102,20 +109,54 @@ def labels_meaningless(facts: Facts) -> Iterator[Finding | str]:
         yield "the base or the images say nothing"
         return
     y, features = y[: len(features)], features[: len(y)]
-    counts = np.unique(y, return_counts=True)[1]
-    if len(y) < ENOUGH or len(counts) < 2 or not np.isfinite(features).all():
+    classes, y = np.unique(y, return_inverse=True)
+    if len(y) < ENOUGH or len(classes) < 2 or not np.isfinite(features).all():
         yield f"{len(y)} rows are too few to compare neighbours"
         return
     scaled = (features - features.mean(axis=0)) / np.maximum(features.std(axis=0), 1e-6)
     unit = scaled / np.maximum(np.linalg.norm(scaled, axis=1, keepdims=True), 1e-9)
-    nearness = unit @ unit.T
-    np.fill_diagonal(nearness, -np.inf)
-    right = float((y[nearness.argmax(axis=1)] == y).mean())
-    chance = float((counts * (counts - 1)).sum() / (len(y) * (len(y) - 1)))
-    noise = (chance * (1 - chance) / len(y)) ** 0.5
-    if (chance < 0.8 and right < chance + 2 * noise) and noise * 2 < 0.4 * (1 - chance):
-        what = f"Of {len(y)} images, {right:.0%} have the label of their nearest neighbour in the features"
-        yield fault("labels-meaningless", f"{what}; by chance it would be {chance:.0%}.", right)
+    share = _fit_by_chance(unit, y)
+    if share > CHANCE:
+        what = f"{len(y)} images fit their labels no better than labels in random order do"
+        if (len(y) >= MANY and len(classes) > FEW) or _in_groups(unit, len(classes)):
+            yield fault("labels-meaningless", f"{what}: {share:.0%} of 200 orders fit as well.", share)
+        else:
+            yield f"{what}, but a hard task with so few classes or rows may look so, too"
+
+
+def _fit_by_chance(unit: NDArray, y: NDArray) -> float:
+    """Returns the share of random orders of the labels that fit as well as the order which they have.
+
+    Of two measures the smaller share: the label of the nearest neighbour, and a ridge regression that
+    predicts each row from the others. The second sees what is spread over many features.
+
+    Args:
+        unit: float (n, d): features of length 1.
+        y: int (n,): classes.
+    """
+    n = len(y)
+    near = unit @ unit.T
+    hat = near @ np.linalg.inv(near + 0.1 * np.eye(n))
+    others = (hat - np.diag(np.diag(hat))) / (1 - np.diag(hat))[:, None]  # without the row itself
+    np.fill_diagonal(near, -np.inf)
+    rng, closest = np.random.default_rng(0), near.argmax(axis=1)
+    scores = []
+    for order in [np.arange(n), *(rng.permutation(n) for _ in range(200))]:
+        rows = np.eye(y.max() + 1)[y[order]]
+        rows -= rows.mean(axis=0)
+        given = others @ rows
+        scores.append([(rows[closest] * rows).sum(), (given * rows).sum() / np.linalg.norm(given)])
+    return float((np.array(scores[1:]) >= scores[0]).mean(axis=0).min())
+
+
+def _in_groups(unit: NDArray, n: int) -> bool:
+    """Returns whether features fall into n groups, more clearly than if each feature had its own order."""
+    apart = np.random.default_rng(0).permuted(unit, axis=0)
+    clear = []
+    for values in (unit, apart):
+        groups = KMeans(n, n_init=3, random_state=0).fit_predict(values)
+        clear.append(silhouette_score(values, groups) if len(np.unique(groups)) == n else 0.0)
+    return clear[0] - clear[1] > CLEAR
 
 
 def _classes_of_rows(facts: Facts) -> NDArray | None:

@@ -1,8 +1,9 @@
 """What the auditor sees of a data set: a bounded number of rows, drawn once, whatever ``fit`` may take."""
 
 import itertools
+import math
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -86,9 +87,9 @@ def draw(given: Any, inputs: int, twice: bool) -> Sample:
             given = (given,)
         if isinstance(given, tuple | list) and 1 <= len(given) <= 3 and not _is_batch(given[0]):
             return _from_arrays(*given, inputs=inputs)
-        sample = from_batches(_batches(given))
+        sample = from_batches(itertools.islice(_batches(given), BATCHES), LOOK)
         if twice:
-            again = from_batches(_batches(given))
+            again = from_batches(itertools.islice(_batches(given), BATCHES), LOOK)
             sample.reordered = getattr(given, "shuffle", None) is True or _differ(sample, again)
         sample.whole = len(sample.sizes) == _count(given)
         return sample
@@ -97,22 +98,35 @@ def draw(given: Any, inputs: int, twice: bool) -> Sample:
         random.setstate(state[1])
 
 
-def from_batches(batches: Iterable[Any]) -> Sample:
-    """Returns the sample that a few batches make.
+def from_batches(batches: Iterable[Any], enough: float = math.inf) -> Sample:
+    """Returns the sample that batches make: the inputs of the first `LOOK` rows, the labels of all.
+
+    Args:
+        batches: What one gets from a data set.
+        enough: Number of rows after which no other batch is taken.
 
     Raises:
         NotReadError: If there is none.
     """
-    parts = []
-    for batch in itertools.islice(batches, BATCHES):
+    parts: list[tuple] = []
+    sizes: list[int] = []
+    labels = []
+    for batch in batches:
         x, y, w = keras.utils.unpack_x_y_sample_weight(tuple(batch) if isinstance(batch, list) else batch)
-        parts.append(tuple(mapped(array, part) for part in (x, y, w)))
-        if sum(_rows(part[0]) for part in parts) >= LOOK:
+        labels.append(mapped(array, y))
+        if sum(sizes) < LOOK:
+            parts.append((mapped(array, x), labels[-1], mapped(array, w)))
+        sizes.append(_rows(x))
+        if sum(sizes) >= enough:
             break
     if not parts:
         raise NotReadError("it gives no batch")
-    x, y, weights = (mapped(lambda *a: np.concatenate(a), *part) for part in zip(*parts, strict=True))
-    return Sample(x, y, weights, y, sizes=[_rows(part[0]) for part in parts])
+    x, y, weights = (_joined(part) for part in zip(*parts, strict=True))
+    return Sample(x, y, weights, _joined(labels), sizes=sizes)
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    return mapped(lambda *a: np.concatenate(a), *parts)
 
 
 def _batches(given: Any) -> Iterable[Any]:

@@ -1,13 +1,13 @@
 """The facts that the detectors look at, gathered from a model and its images; the table of the report."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import keras
 import numpy as np
-from keras import tree
+from keras import ops, tree
 from numpy.typing import NDArray
 
 from tlhelpers import data
@@ -16,9 +16,11 @@ from tlhelpers.audit._heads import Head, heads_of
 from tlhelpers.audit._keras import layers_inside
 from tlhelpers.audit._model import NORMALISATION, Base, fresh_layers
 from tlhelpers.audit._preprocessing import style_of
-from tlhelpers.audit._probe import Seen, look
+from tlhelpers.audit._probe import Seen, entering, look, pooled
 from tlhelpers.audit._results import Finding, Intent, Part
 from tlhelpers.audit._training import Step, compiled_weights, optimizer_of
+
+AGAIN = 32  # rows whose outputs are asked for again at the end of a training
 
 
 @dataclass
@@ -37,6 +39,7 @@ class Facts:
         step_error: How the step stopped, if it did.
         losses: The mean losses of the first steps, inside ``fit``.
         accuracy: The accuracy of the last epoch, inside ``fit``.
+        memory: What the audits of one training have seen of the model, by the number of rows.
         findings: What the detectors before this one have found.
         trainable: Weights that are trainable by the present flags.
         compiled: Weights that the training function trains.
@@ -56,6 +59,7 @@ class Facts:
     step_error: str | None = None
     losses: list[float] = field(default_factory=list)
     accuracy: float | None = None
+    memory: dict[int, Seen] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -105,9 +109,30 @@ class Facts:
 
     @cached_property
     def seen(self) -> Seen:
-        """What the model does with those rows; with noise where there are none."""
-        x = noise(self.model) if self.rows is None else self.fitting(self.rows.x)
-        return look(self.model, self.base, self.prepared(x))
+        """What the model does with those rows; with noise where there are none.
+
+        Seen once in a training; at its end the outputs of some rows are asked for again.
+        """
+        rows = noise(self.model) if self.rows is None else self.rows.x
+        n = 0 if self.rows is None else len(self.rows)
+        seen = self.memory.get(n)
+        if seen is None or self.accuracy is not None:
+            few = rows if seen is None else mapped(lambda a: a[:AGAIN], rows)
+            again = look(self.model, self.base, self.prepared(self.fitting(few)))
+            self.memory[n] = seen = replace(seen or again, outputs=again.outputs)
+        return seen
+
+    @cached_property
+    def modes_alike(self) -> float | None:
+        """Correlation of the base's features of some rows in training and in inference mode."""
+        network = None if self.base is None else self.base.network
+        if network is None or self.rows is None or len(self.rows) < 8:
+            return None
+        x = self.prepared(self.fitting(self.rows.rows(AGAIN)[0]))
+        x = ops.convert_to_tensor(entering(self.model, [network], x))
+        modes = [pooled(network(x, training=training)) for training in (False, True)]
+        a, b = ((m - m.mean(axis=0)).ravel() for m in modes)
+        return float(a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-12))
 
     @cached_property
     def heads(self) -> list[Head]:

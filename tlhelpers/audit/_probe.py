@@ -16,7 +16,7 @@ from tlhelpers.audit._draw import mapped
 from tlhelpers.audit._keras import leaves
 from tlhelpers.audit._model import CONVOLUTIONS, Base
 
-CHUNK, SECONDS = 16, 2.0  # images in one call; after so long no other call is begun
+CHUNK, SECONDS = 16, 3.0  # images in one call; after so long, of processor time, no other call is begun
 ACTIVATIONS = {"softmax", "sigmoid", "relu", "relu6", "tanh", "elu", "gelu", "silu", "leakyrelu", "softplus"}
 Wants = Literal["logits", "probabilities"]
 
@@ -53,7 +53,7 @@ def look(model: keras.Model, base: Base | None, x: Any) -> Seen:
         base: Its pretrained part.
         x: Inputs, as the model itself takes them.
     """
-    begun = time.perf_counter()
+    begun = time.process_time()
     calls: list[Call] = []
     with _watched(_all(model, base), functools.partial(_record, calls)):
         named = _named(model, _call(model, x, slice(2)))
@@ -65,20 +65,26 @@ def look(model: keras.Model, base: Base | None, x: Any) -> Seen:
     calls = []  # they hold every map of the network
     outputs, maps = [], []
     for start in range(0, len(tree.flatten(x)[0]), CHUNK):
-        if start and time.perf_counter() - begun > SECONDS:
+        if start and time.process_time() - begun > SECONDS:
             break
         with _watched(of_base[-1:], functools.partial(_record, calls)):
             named = _named(model, _call(model, x, slice(start, start + CHUNK)))
         outputs.append({name: _numpy(value) for name, value in named.items()})
-        maps += [_numpy(tree.flatten(calls[-1][2])[0])] if of_base else []
+        maps += [pooled(calls[-1][2])] if of_base else []
         calls.clear()
     return Seen(
         {name: np.concatenate([part[name] for part in outputs]) for name in outputs[0]},
-        np.concatenate([m.mean(axis=tuple(range(1, m.ndim - 1))) for m in maps]) if maps else None,
+        np.concatenate(maps) if maps else None,
         {name: end[0] for name, end in ends.items()},
         {name: end[1] for name, end in ends.items()},
         pinned,
     )
+
+
+def pooled(output: Any) -> NDArray:
+    """Returns what a network gives, averaged over the map: ``(n, d)``."""
+    values = _numpy(tree.flatten(output)[0])
+    return values.mean(axis=tuple(range(1, values.ndim - 1)))
 
 
 def _call(model: keras.Model, x: Any, rows: slice) -> Any:
@@ -86,11 +92,18 @@ def _call(model: keras.Model, x: Any, rows: slice) -> Any:
 
 
 def at_first_convolution(model: keras.Model, base: Base, x: Any, training: bool = False) -> NDArray | None:
-    """Returns what reaches the first convolution of the base; ``None`` if nothing does.
+    """Returns what reaches the first convolution of the base; ``None`` if nothing does."""
+    return entering(model, [layer for layer in base.layers if isinstance(layer, CONVOLUTIONS)], x, training)
+
+
+def entering(
+    model: keras.Model, layers: list[keras.layers.Layer], x: Any, training: bool = False
+) -> NDArray | None:
+    """Returns what the first one of some layers gets; ``None`` if none is reached.
 
     Args:
         model: A built model.
-        base: Its pretrained part.
+        layers: Layers in it.
         x: Inputs, as the model itself takes them.
         training: Whether in training mode: with augmentation.
     """
@@ -100,7 +113,7 @@ def at_first_convolution(model: keras.Model, base: Base, x: Any, training: bool 
         seen.append(_numpy(inputs))
         raise _ReachedError
 
-    with _watched([layer for layer in base.layers if isinstance(layer, CONVOLUTIONS)], stop):
+    with _watched(layers, stop):
         try:
             model(mapped(ops.convert_to_tensor, x), training=training)
         except Exception:  # Keras may wrap what a layer raises

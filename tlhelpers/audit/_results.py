@@ -78,6 +78,7 @@ class Report:
         findings: The faults and the notes; empty if there are none.
         looked_at: What was looked at, in words.
         unchecked: What was not, and why.
+        told: Whether the user said what is meant.
     """
 
     model: str
@@ -86,6 +87,7 @@ class Report:
     findings: tuple[Finding, ...]
     looked_at: tuple[str, ...] = ()
     unchecked: tuple[str, ...] = ()
+    told: bool = False
 
     @property
     def faults(self) -> tuple[Finding, ...]:
@@ -119,7 +121,8 @@ class Report:
             rows.append((part.name + " (base)" * part.is_base, *counts, moved))
         width = max(len(row[0]) for row in rows)
         table = [f"{a:<{width}}  {b:>11}  {c:>11}  {d:>11}  {e}" for a, b, c, d, e in rows]
-        base = "no pretrained base" if self.base is None else f"the base is meant to be {self.base}"
+        meant = "is meant to be" if self.told else "is taken, by its flags, to be"
+        base = "no pretrained base" if self.base is None else f"the base {meant} {self.base}"
         count = len(self.faults)
         title = f"Audit of {self.model}: {base}; {count or 'no'} finding{'s' * (count != 1)}"
         told = [*map(str, self.findings)]

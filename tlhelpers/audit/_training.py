@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import functools
 import itertools
 import math
 import warnings
@@ -11,7 +12,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
+from keras import ops, tree
 from numpy.typing import NDArray
 
 from tlhelpers.audit._keras import drop_metrics, flags_at_compile, iterations, learning_rate, optimized
@@ -119,7 +120,7 @@ def make_step(model: keras.Model, x: Any, y: Any, weights: Any, prepare: Callabl
         steps = optimizer.gradient_accumulation_steps or 1
         iterations(optimizer).assign((highest_rate(optimizer)[1] + 1) * steps - 1)
         before = values(model.weights)
-        n = len(keras.tree.flatten(x)[0])
+        n = len(tree.flatten(x)[0])
         history = model.fit(x, y, sample_weight=weights, batch_size=n, shuffle=False, verbose=0).history
         step = Step(moved_since(before), _change(before), float(history.get("loss", [math.nan])[0]))
         with contextlib.suppress(Exception):  # a model may compute its loss in its own way
@@ -146,11 +147,19 @@ def _copy(optimizer: keras.Optimizer) -> keras.Optimizer:
 
 
 @contextlib.contextmanager
-def restored(model: keras.Model) -> Iterator[None]:
-    """Puts back what a step or a call changes, past ``setattr``, which would track what is put back."""
+def restored(model: keras.Model, whole: bool = True) -> Iterator[None]:
+    """Puts back what a step or a call changes, past ``setattr``, which would track what is put back.
+
+    Args:
+        model: A model.
+        whole: Whether a step may be made; a call changes states of random numbers and statistics alone.
+    """
     attributes = dict(vars(model))
-    optimizer = [] if getattr(model, "optimizer", None) is None else model.optimizer.variables
-    before = values([*model.variables, *model.metrics_variables, *optimizer])
+    if whole:
+        optimizer = [] if getattr(model, "optimizer", None) is None else model.optimizer.variables
+        before = values([*model.variables, *model.metrics_variables, *optimizer])
+    else:
+        before = values([v for v in model.variables if not v.trainable and len(v.shape) < 2])
     try:
         yield
     finally:
@@ -193,6 +202,12 @@ def _peek(iterator: Any, steps: int) -> tuple[list[Any] | None, Any]:
 
     if not isinstance(iterator, tf.data.Iterator):  # of a strategy for several devices
         return None, iterator
-    batches = list(itertools.islice(iterator, steps))
-    again = tf.data.Dataset.from_generator(lambda: iter(batches), output_signature=iterator.element_spec)
-    return batches, iter(again)  # of the same kind: the function is not traced once more
+    batches, spec = list(itertools.islice(iterator, steps)), iterator.element_spec
+    try:
+        parts = [tf.data.Dataset.from_tensor_slices(b).batch(len(tree.flatten(b)[0])) for b in batches]
+        again = functools.reduce(tf.data.Dataset.concatenate, parts)
+    except (TypeError, ValueError):  # there is no batch, or it has no rows
+        again = None
+    if again is None or again.element_spec != spec:  # it must be of the same kind, or fit traces once more
+        again = tf.data.Dataset.from_generator(lambda: iter(batches), output_signature=spec)  # slower
+    return batches, iter(again)

@@ -2,6 +2,7 @@
 
 import html as htmllib
 import importlib.util
+import itertools
 import json
 import re
 import shutil
@@ -191,6 +192,18 @@ def test_a_chapter_says_what_it_takes_and_what_comes_next(path: Path) -> None:
     assert box, "the summary is a box"
     assert len(re.findall(r"^(?:- |\d\. )", box[1], re.M)) >= 4
     assert re.search(r"^\*Next:\* \{ref\}", box[1], re.M)
+
+
+def test_the_next_page_is_the_next_of_the_table_of_contents() -> None:
+    """What a chapter's summary calls the next page is what the button below it leads to."""
+    files, seen = toc_files(), 0
+    texts = {name: next(t for p, t in stored.prose().items() if p.stem == Path(name).name) for name in files}
+    for name, after in itertools.pairwise(files):
+        match = re.search(r"^\*Next:\* \{ref\}`([\w-]+)`", texts[name], re.M)
+        if match:
+            seen += 1
+            assert f"({match[1]})=\n# " in texts[after], f"{name} names {match[1]}; then comes {after}"
+    assert seen == len(kernel.notebooks())
 
 
 @pytest.mark.slow

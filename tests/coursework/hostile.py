@@ -12,7 +12,6 @@ import planted
 
 Notebook = dict[str, Any]
 EVERYTHING = -1.0  # in `lost`: all points
-UNGRADED = None  # in `lost`: no points, and a reason
 
 # The pipes to the grader, found as an attacker finds them; `raw` sends what no honest program would.
 PIPES = """
@@ -63,13 +62,13 @@ class Hostile:
 
     Attributes:
         edit: What it changes in the perfect one.
-        lost: Points that it loses of all; `EVERYTHING`, or `UNGRADED`.
+        lost: Points that it loses of all, or `EVERYTHING`.
         reason: What its row must say; empty where nothing has to be said.
         slow: Whether it uses up more than a cell's time.
     """
 
     edit: Callable[[Notebook], Notebook]
-    lost: float | None = 0.0
+    lost: float = 0.0
     reason: str = ""
     slow: bool = False
 
@@ -237,8 +236,7 @@ HOSTILE: dict[str, Hostile] = {
     "many threads": cell(
         "import threading, time\nfor _ in range(20000):\n"
         "    threading.Thread(target=time.sleep, args=(99,), daemon=True).start()",
-        lost=UNGRADED,  # what comes later finds no room for threads of its own
-        reason="its process ended",
+        reason="its process ended",  # in a later cell, which finds no room for threads of its own
     ),
     "a child that stays": cell(DAEMON.format(DAEMON_SECONDS)),
     "no ear for signals": cell(

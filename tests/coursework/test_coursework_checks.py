@@ -111,7 +111,7 @@ def test_generated_wrong_solutions_lose_points(name, benches):
     bench, tried = benches(name), []
     cells = solution_cells(bench.source)
     for item in bench.items():
-        assert bench.lost(item, cells[item.name]) == 0, f"{item.name}: {bench.said}"
+        assert bench.lost(item, cells[item.name], seconds=600) == 0, f"{item.name}: {bench.said}"
         if item.name not in FREE:
             tried += [(item, label, text) for label, text in mutants(cells[item.name])]
     if not ALL:
@@ -150,7 +150,7 @@ def test_right_solutions_get_all_points_for_every_secret(name):
         bench = Bench(name, f"secret number {number}")
         cells = solution_cells(bench.source)
         for item in bench.items():
-            assert bench.lost(item, cells[item.name]) == 0, (number, item.name, bench.said)
+            assert bench.lost(item, cells[item.name], seconds=600) == 0, (number, item.name, bench.said)
         if number % 5 == 0:
             items = {item.name: item for item in bench.items()}
             lost = [(i, n, bench.said) for i, n, text in every(name) if bench.lost(items[i], text, 600)]

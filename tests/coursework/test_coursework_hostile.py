@@ -47,9 +47,8 @@ def test_no_hostile_submission_stops_the_class(released, graded, tmp_path, monke
     for name, one in rows.items():
         expected = hostile.HOSTILE[name]
         print(f"{name} | {f'{one.total:g}' if one.graded else 'not graded'} | {one.reason}")
-        lost = BEST if expected.lost in (hostile.EVERYTHING, hostile.UNGRADED) else expected.lost
-        as_said = one.graded == (expected.lost is not hostile.UNGRADED) and expected.reason in one.reason
-        if not as_said or abs(one.total - (BEST - lost)) > 0.01:
+        lost = BEST if expected.lost == hostile.EVERYTHING else expected.lost
+        if not one.graded or expected.reason not in one.reason or abs(one.total - (BEST - lost)) > 0.01:
             problems.append(f"{name}: {one.total:g} of {BEST:g}, {one.reason!r}, {one.messages}")
     assert set(rows) == set(HERE)
     said = "".join(one["text"] for one in rows["looks for the key"].cells)

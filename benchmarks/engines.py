@@ -406,9 +406,11 @@ def tables(processors: Processors) -> dict[str, dict]:
     room, about = [], []
     for letter, (key, found) in zip(LETTERS, processors.items(), strict=False):
         room += [[extra, letter, f"{mb:.0f}"] for extra, mb in found["parts"]["installed"].items()]
-        about.append([letter, key, str(found["machine"]["cores"]), found["machine"]["date"]])
+        on = found["machine"]
+        software = ", ".join(f"{name} {version}" for name, version in on["versions"].items())
+        about.append([letter, key, str(on["cores"]), software, on["date"]])
     return {
-        "processors": table(["", "processor, instruction sets", "cores", "date"], about),
+        "processors": table(["", "processor, instruction sets", "cores", "versions", "date"], about),
         "alone": table(["pixels", *columns], alone),
         "files": table(columns[:4], files),
         "first": table([*columns[:2], *calls], by_engine(processors, calls, first)),

@@ -357,7 +357,7 @@ def stored(ways: dict[str, float]) -> dict:
     exact = {way: [1e-6, 1.0] for way in ways}
     probes = {way: 0.9 - 0.002 * way.endswith("int8") for way in ways if way != "predict"}
     return {
-        "machine": {"cores": 2, "date": "2026-01-01"},
+        "machine": {"cores": 2, "versions": {"keras": "3.15.1"}, "date": "2026-01-01"},
         "parts": {
             "alone 224": part | {"per_image": [2e6, 1e5], "exactness": exact},
             "alone 96": part | {"per_image": [2e6, 1e5], "exactness": exact},
@@ -375,8 +375,8 @@ def test_the_tables_put_processors_side_by_side_and_say_what_was_not_measured(be
     old = {way: rate for way, rate in new.items() if "openvino" not in way}
     tables = benchmark.tables({"new chip": stored(new), "old chip": stored(old)})
     assert tables["processors"]["rows"] == [
-        ["A", "new chip", "2", "2026-01-01"],
-        ["B", "old chip", "2", "2026-01-01"],
+        ["A", "new chip", "2", "keras 3.15.1", "2026-01-01"],
+        ["B", "old chip", "2", "keras 3.15.1", "2026-01-01"],
     ]
     assert ["224", "onnx", "A", "200", "2.00", "40%", "20%"] in tables["alone"]["rows"]
     missing = ["openvino-bf16", "B", "not measured on this processor", ""]

@@ -70,7 +70,7 @@ class Callback(keras.callbacks.Callback):
         self._memory: dict[int, Any] = {}
         self._before: list[tuple[keras.Variable, NDArray]] = []
         if self._built:
-            self._snapshot()
+            self._before = _training.values(self.model.weights)
             if keras.backend.backend() == "jax":  # later it has the weights elsewhere
                 self._audit()
         self._tap("train_function", "training")
@@ -82,7 +82,7 @@ class Callback(keras.callbacks.Callback):
         # It was not built until this first step: what moves from now on can be seen.
         if not self._built and keras.backend.backend() != "jax":
             self._built = self._late = True
-            self._snapshot()
+            self._before = _training.values(self.model.weights)
 
     def on_test_begin(self, logs: dict | None = None) -> None:
         """Begins to look at batches of validation."""
@@ -112,9 +112,6 @@ class Callback(keras.callbacks.Callback):
     def _accuracy(self) -> float | None:
         names = ("accuracy", "acc", "sparse_categorical_accuracy", "categorical_accuracy", "binary_accuracy")
         return next((float(self._logs[name]) for name in names if name in self._logs), None)
-
-    def _snapshot(self) -> None:
-        self._before = _training.values(self.model.weights)
 
     def _tap(self, function: str, name: str) -> None:
         if getattr(self.model, function, None) is not None:
@@ -149,12 +146,8 @@ class Callback(keras.callbacks.Callback):
         return samples
 
     def _audit(self, last: bool = False) -> None:
-        inside = {
-            "seen": self._samples(),
-            "step": self._step,
-            "losses": [*self._losses],
-            "memory": self._memory,
-        }
+        inside: dict[str, Any] = {"seen": self._samples(), "step": self._step, "losses": [*self._losses]}
+        inside["memory"] = self._memory
         try:
             accuracy = self._accuracy() if last else None
             report = _checks.audit(self.model, self._given, self._base, accuracy=accuracy, **inside)

@@ -62,7 +62,7 @@ def _nothing_says_so(facts: Facts) -> bool:
 
 def statistics_move(facts: Facts) -> Iterator[Finding | str]:
     """batch normalization"""
-    n = len(facts.statistics)
+    n = len(facts.moving & facts.base_normalisation)
     if facts.base is None or facts.intent == "scratch" or not n or facts.stale:
         return
     sizes = [size for sample in list(facts.sets.values())[:1] for size in sample.sizes]

@@ -146,9 +146,22 @@ def test_scores_take_half_precision():
     ],
 )
 def test_degenerate_features(f, y, message):
-    for score in (transferability.h_score, transferability.logme):
+    for score in (transferability.h_score, transferability.logme, transferability.by_chance):
         with pytest.raises(ValueError, match=message):
             score(f, np.array(y))
+
+
+def test_by_chance_tells_labels_of_other_images():
+    """Right labels are never fitted by chance, not even where they hardly show; permuted ones often."""
+    right, permuted = [], []
+    for seed in range(20):
+        f, y = task(100, 20, signal=1.0, seed=seed)
+        right.append(transferability.by_chance(f, y))
+        permuted.append(transferability.by_chance(f, np.random.default_rng(seed).permutation(y)))
+    assert max(right) < 0.05
+    assert np.median(permuted) > 0.2
+    f, y = task(100, 20, signal=1.0)
+    assert transferability.by_chance(f * 7 + 3, y) == transferability.by_chance(f, y)
 
 
 def test_degenerate_source_outputs():

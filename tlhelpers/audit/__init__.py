@@ -31,12 +31,7 @@ __all__ = [
 
 
 def check(
-    model: keras.Model,
-    train: Any = None,
-    val: Any = None,
-    test: Any = None,
-    *,
-    base: Intent | None = None,
+    model: keras.Model, train: Any = None, val: Any = None, test: Any = None, *, base: Intent | None = None
 ) -> Report:
     """Audits a transfer-learning model and leaves it as it was.
 

@@ -70,7 +70,7 @@ class Callback(keras.callbacks.Callback):
         self._memory: dict[int, Any] = {}
         self._before: list[tuple[keras.Variable, NDArray]] = []
         if self._built:
-            self._snapshot()
+            self._before = _training.values(self.model.weights)
             if keras.backend.backend() == "jax":  # later it has the weights elsewhere
                 self._audit()
         self._tap("train_function", "training")
@@ -79,11 +79,10 @@ class Callback(keras.callbacks.Callback):
         """Notes the losses of the first steps."""
         if len(self._losses) < FIRST and logs and "loss" in logs:
             self._losses.append(float(logs["loss"]))
-        if (
-            not self._built and keras.backend.backend() != "jax"
-        ):  # until this first step: what moves from now on can be seen
+        # It was not built until this first step: what moves from now on can be seen.
+        if not self._built and keras.backend.backend() != "jax":
             self._built = self._late = True
-            self._snapshot()
+            self._before = _training.values(self.model.weights)
 
     def on_test_begin(self, logs: dict | None = None) -> None:
         """Begins to look at batches of validation."""
@@ -114,9 +113,6 @@ class Callback(keras.callbacks.Callback):
         names = ("accuracy", "acc", "sparse_categorical_accuracy", "categorical_accuracy", "binary_accuracy")
         return next((float(self._logs[name]) for name in names if name in self._logs), None)
 
-    def _snapshot(self) -> None:
-        self._before = _training.values(self.model.weights)
-
     def _tap(self, function: str, name: str) -> None:
         if getattr(self.model, function, None) is not None:
             self._taps.append(_training.Tap(self.model, function, lambda batches: self._see(name, batches)))
@@ -125,14 +121,11 @@ class Callback(keras.callbacks.Callback):
         """Keeps batches; with the first ones of training, checks the model before its first step."""
         seen = self._batches[name]
         seen += batches
-        if name == "training" and len(seen) == len(batches) and self._can_look():
+        away = keras.backend.backend() == "jax"  # it has the weights elsewhere during an epoch
+        if name == "training" and len(seen) == len(batches) and self.model.built and not away:
             self._audit()
         enough = name == "training" and len(seen) >= 3 and len(from_batches(seen)) >= ROWS
         return len(seen) < BATCHES[name] and not enough
-
-    def _can_look(self) -> bool:
-        # JAX has the weights elsewhere during an epoch.
-        return self.model.built and keras.backend.backend() != "jax"
 
     def _judge(self, last: bool = False) -> None:
         if self._before:
@@ -153,8 +146,8 @@ class Callback(keras.callbacks.Callback):
         return samples
 
     def _audit(self, last: bool = False) -> None:
-        inside = {"seen": self._samples(), "step": self._step, "losses": list(self._losses)}
-        inside |= {"memory": self._memory}
+        inside: dict[str, Any] = {"seen": self._samples(), "step": self._step, "losses": [*self._losses]}
+        inside["memory"] = self._memory
         try:
             accuracy = self._accuracy() if last else None
             report = _checks.audit(self.model, self._given, self._base, accuracy=accuracy, **inside)

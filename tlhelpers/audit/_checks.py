@@ -50,15 +50,8 @@ def audit(model: keras.Model, given: Sequence[Any], intent: Intent | None, **ins
         if "seen" not in inside:
             _try_step(facts, unchecked)
         looked_at = look(facts, unchecked)
-    return Report(
-        model.name,
-        facts.intent,
-        tuple(parts(facts)),
-        tuple(facts.findings),
-        looked_at,
-        tuple(unchecked),
-        facts.told,
-    )
+    told = (tuple(unchecked), facts.told)
+    return Report(model.name, facts.intent, tuple(parts(facts)), tuple(facts.findings), looked_at, *told)
 
 
 def gather(

@@ -24,12 +24,8 @@ def stale_compile(facts: Facts) -> Iterator[Finding]:
     if facts.stale:
         late, lost = len(facts.compiled - facts.trainable), len(facts.trainable - facts.compiled)
         what = f"{late} tensors with frozen flags train, {lost} with trainable flags do not"
-        yield fault(
-            "stale-compile",
-            f"trainable was changed after the last compile and fit: {what}.",
-            late + lost,
-            optimizer=facts.optimizer,
-        )
+        what = f"trainable was changed after the last compile and fit: {what}."
+        yield fault("stale-compile", what, late + lost, optimizer=facts.optimizer)
 
 
 def base_moves(facts: Facts) -> Iterator[Finding]:
@@ -37,7 +33,7 @@ def base_moves(facts: Facts) -> Iterator[Finding]:
     if facts.base is None or facts.stale or not facts.moving & facts.base_weights:
         return
     n = len(facts.moving & (facts.base_weights | facts.base_normalisation))
-    typed = _mistyped([facts.model, *facts.base.top, *_network(facts)])
+    typed = _mistyped([facts.model, *facts.base.top, facts.base.network or facts.model])
     if facts.intent == "frozen" or (typed and not facts.told):
         meant = f"{typed} was set, which Keras does not read" if typed else "The base is meant to be frozen"
         yield fault("base-moves", f"{meant}, but {n} of its tensors move.", n, base=facts.base_name)
@@ -45,10 +41,6 @@ def base_moves(facts: Facts) -> Iterator[Finding]:
         rate = effective_rate(optimizer_of(facts.model))
         what = f"All {n} tensors of the base train, at a rate of {rate:g}, and nothing says that they should"
         yield fault("base-trains", f"{what}.", n, base=facts.base_name)
-
-
-def _network(facts: Facts) -> list[keras.layers.Layer]:
-    return [facts.base.network] if facts.base is not None and facts.base.network is not None else []
 
 
 def _mistyped(layers: list[keras.layers.Layer]) -> str | None:
@@ -70,7 +62,7 @@ def _nothing_says_so(facts: Facts) -> bool:
 
 def statistics_move(facts: Facts) -> Iterator[Finding | str]:
     """batch normalization"""
-    n = len(facts.statistics)
+    n = len(facts.moving & facts.base_normalisation)
     if facts.base is None or facts.intent == "scratch" or not n or facts.stale:
         return
     sizes = [size for sample in list(facts.sets.values())[:1] for size in sample.sizes]
@@ -147,9 +139,8 @@ def broken(facts: Facts) -> Iterator[Finding]:
     """NaN in weights"""
     paths = broken_weights(facts.model)
     if paths:
-        yield fault(
-            "weights-broken", f"{len(paths)} weights hold NaN or infinity, first {paths[0]}.", len(paths)
-        )
+        what = f"{len(paths)} weights hold NaN or infinity, first {paths[0]}."
+        yield fault("weights-broken", what, len(paths))
 
 
 def lora_frozen(facts: Facts) -> Iterator[Finding]:

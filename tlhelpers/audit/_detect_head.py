@@ -94,10 +94,8 @@ def labels_several(facts: Facts) -> Iterator[Finding]:
                 sums = y.sum(1) if is_one_hot(y) and y.dtype.kind in "iubf" and y.min() >= 0 else np.ones(1)
                 share = float((sums > 1.01).mean())
                 if share > 0:
-                    what = (
-                        f"{share:.0%} of the {name} rows have several labels; the outputs exclude each other"
-                    )
-                    yield fault("labels-several", f"{what}.", share)
+                    what = f"{share:.0%} of the {name} rows have several labels"
+                    yield fault("labels-several", f"{what}; the outputs exclude each other.", share)
                     break
 
 
@@ -116,11 +114,8 @@ def outputs_and_labels(facts: Facts) -> Iterator[Finding | str]:
         if head.kind is None and head.wants is None:
             continue
         if not labels or (head.n > 1 and head.kind == "binary"):
-            yield (
-                f"{head.where.lower()} has no labels that name one class"
-                if not labels
-                else "several labels a row"
-            )
+            none = f"{head.where.lower()} has no labels that name one class"
+            yield "several labels a row" if labels else none
             continue
         yield from _outputs(head, np.concatenate(list(labels.values())), facts)
 

@@ -91,29 +91,23 @@ def _colours(facts: Facts, prepare: Prepare) -> NDArray | None:
 
 def _preprocessing_fault(got: NDArray, expected: list[Prepare]) -> tuple[str, str, float] | None:
     """Says what is wrong with the colours at the first convolution: code, words, largest difference."""
-    off = min(float(np.abs(got - prepare(COLOURS)).max()) for prepare in expected)
-    if any(_same(got, prepare(COLOURS)) for prepare in expected):
+    wanted = [prepare(COLOURS) for prepare in expected]
+    if any(_same(got, want) for want in wanted):
         return None
-    if _same(got, COLOURS):
-        return "preprocessing-missing", "raw pixels reach the first convolution", off
+    other, twice = "preprocessing-other", "preprocessing-twice"
+    known = [("preprocessing-missing", "raw pixels reach the first convolution", COLOURS)]
     for style, done in STYLES.items():
-        if _same(got, done(COLOURS)) and style != TWICE:
-            return (
-                "preprocessing-other",
-                f"another preprocessing reaches the first convolution ({style})",
-                off,
-            )
-        if any(_same(got, prepare(done(COLOURS))) for prepare in expected):
-            return (
-                "preprocessing-twice",
-                f"two preprocessings follow each other ({style}; then the family's)",
-                off,
-            )
-    if any(_same(got, prepare(prepare(COLOURS))) for prepare in expected):
-        return "preprocessing-twice", "the family's preprocessing is applied twice", off
-    if _same(got, STYLES[TWICE](COLOURS)):
-        return "preprocessing-twice", "pixels are divided by 255 twice", off
-    return "preprocessing-other", "what reaches the first convolution is no preprocessing known here", off
+        if style != TWICE:
+            words = f"another preprocessing reaches the first convolution ({style})"
+            known.append((other, words, done(COLOURS)))
+        words = f"two preprocessings follow each other ({style}; then the family's)"
+        known += [(twice, words, prepare(done(COLOURS))) for prepare in expected]
+    words = "the family's preprocessing is applied twice"
+    known += [(twice, words, prepare(prepare(COLOURS))) for prepare in expected]
+    known.append((twice, "pixels are divided by 255 twice", STYLES[TWICE](COLOURS)))
+    none = (other, "what reaches the first convolution is no preprocessing known here", got)
+    code, words, _ = next((one for one in known if _same(got, one[2])), none)
+    return code, words, min(float(np.abs(got - want).max()) for want in wanted)
 
 
 def _same(got: NDArray, want: NDArray) -> bool:

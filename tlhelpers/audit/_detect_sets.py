@@ -6,11 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from sklearn.metrics import silhouette_score
+from sklearn.preprocessing import normalize, scale
 
 from tlhelpers.audit._draw import images_in, small
 from tlhelpers.audit._facts import Facts
 from tlhelpers.audit._heads import as_classes
 from tlhelpers.audit._results import Finding, fault
+from tlhelpers.evaluation import transferability
 
 # Two images are one picture if their thumbnails, each brought to one brightness and contrast, correlate so.
 NEAR = 0.99
@@ -37,10 +39,8 @@ def shared_images(facts: Facts) -> Iterator[Finding | str]:
             equal, near = _shared(looks[later], looks[earlier])
             if equal or near:
                 also = f", {near} of them changed (mirrored, brightened or saved again)" if near else ""
-                what = (
-                    f"{equal + near} of {len(looks[later].pixels)} {later} images are {earlier} images, too"
-                )
-                yield fault("shared-images", f"{what}{also}.", equal + near)
+                what = f"{equal + near} of {len(looks[later].pixels)} {later} images are {earlier} images"
+                yield fault("shared-images", f"{what}, too{also}.", equal + near)
 
 
 class _Thumbnails:
@@ -110,47 +110,21 @@ def labels_meaningless(facts: Facts) -> Iterator[Finding | str]:
         return
     y, features = y[: len(features)], features[: len(y)]
     classes, y = np.unique(y, return_inverse=True)
-    if len(y) < ENOUGH or len(classes) < 2 or not np.isfinite(features).all():
-        yield f"{len(y)} rows are too few to compare neighbours"
+    if len(y) < ENOUGH or len(classes) < 2 or not 0 < np.ptp(features) < np.inf:
+        yield f"{len(y)} rows of {len(classes)} classes are too few, or their features say nothing"
         return
-    scaled = (features - features.mean(axis=0)) / np.maximum(features.std(axis=0), 1e-6)
-    unit = scaled / np.maximum(np.linalg.norm(scaled, axis=1, keepdims=True), 1e-9)
-    share = _fit_by_chance(unit, y)
+    share = transferability.by_chance(features, y)
     if share > CHANCE:
         what = f"{len(y)} images fit their labels no better than labels in random order do"
-        if (len(y) >= MANY and len(classes) > FEW) or _in_groups(unit, len(classes)):
+        if (len(y) >= MANY and len(classes) > FEW) or _in_groups(features, len(classes)):
             yield fault("labels-meaningless", f"{what}: {share:.0%} of 200 orders fit as well.", share)
         else:
             yield f"{what}, but a hard task with so few classes or rows may look so, too"
 
 
-def _fit_by_chance(unit: NDArray, y: NDArray) -> float:
-    """Returns the share of random orders of the labels that fit as well as the order which they have.
-
-    Of two measures the smaller share: the label of the nearest neighbour, and a ridge regression that
-    predicts each row from the others. The second sees what is spread over many features.
-
-    Args:
-        unit: float (n, d): features of length 1.
-        y: int (n,): classes.
-    """
-    n = len(y)
-    near = unit @ unit.T
-    hat = near @ np.linalg.inv(near + 0.1 * np.eye(n))
-    others = (hat - np.diag(np.diag(hat))) / (1 - np.diag(hat))[:, None]  # without the row itself
-    np.fill_diagonal(near, -np.inf)
-    rng, closest = np.random.default_rng(0), near.argmax(axis=1)
-    scores = []
-    for order in [np.arange(n), *(rng.permutation(n) for _ in range(200))]:
-        rows = np.eye(y.max() + 1)[y[order]]
-        rows -= rows.mean(axis=0)
-        given = others @ rows
-        scores.append([(rows[closest] * rows).sum(), (given * rows).sum() / np.linalg.norm(given)])
-    return float((np.array(scores[1:]) >= scores[0]).mean(axis=0).min())
-
-
-def _in_groups(unit: NDArray, n: int) -> bool:
+def _in_groups(features: NDArray, n: int) -> bool:
     """Returns whether features fall into n groups, more clearly than if each feature had its own order."""
+    unit = normalize(scale(features))
     apart = np.random.default_rng(0).permuted(unit, axis=0)
     clear = []
     for values in (unit, apart):

@@ -37,10 +37,8 @@ def large_rate(facts: Facts) -> Iterator[Finding | str]:
             yield fault("rate-large", f"{what}.", share, optimizer=facts.optimizer, limit="...")
     elif rate > limit * (1 + 1e-6):  # rates are float32
         momentum = ", momentum counted in," if getattr(optimizer, "momentum", 0) else ""
-        what = (
-            f"{kind} trains a pretrained base at a rate of up to {rate:g}{momentum}; the limit is {limit:g}"
-        )
-        yield fault("rate-large", f"{what}.", rate, optimizer=facts.optimizer, limit=f"{limit / 30:.0e}")
+        what = f"{kind} trains a pretrained base at a rate of up to {rate:g}{momentum}; its limit: {limit:g}."
+        yield fault("rate-large", what, rate, optimizer=facts.optimizer, limit=f"{limit / 30:.0e}")
 
 
 def step_destroys(facts: Facts) -> Iterator[Finding | str]:
@@ -78,12 +76,8 @@ def modes_differ(facts: Facts) -> Iterator[Finding]:
     """training against inference"""
     head = facts.heads[0] if len(facts.heads) == 1 else None
     y = None if head is None else head.classes.get("training")
-    if (
-        head is None
-        or y is None
-        or facts.accuracy is None
-        or head.end not in ("softmax", "linear", "sigmoid")
-    ):
+    known = head is not None and head.end in ("softmax", "linear", "sigmoid")
+    if head is None or y is None or facts.accuracy is None or not known:
         return
     outputs = facts.seen.outputs[next(iter(facts.seen.outputs))]
     border = 0.0 if head.end == "linear" else 0.5
@@ -91,10 +85,8 @@ def modes_differ(facts: Facts) -> Iterator[Finding]:
     n = min(len(given), len(y))
     after = float((given[:n] == y[:n]).mean())
     if n >= 16 and facts.accuracy - after > MODES:
-        what = (
-            f"In the epoch {facts.accuracy:.0%} of the images were right; {n} of the same images afterwards,"
-        )
-        yield fault("modes-differ", f"{what} in inference mode: {after:.0%}.", after)
+        what = f"In the epoch {facts.accuracy:.0%} of the images were right; afterwards, in inference mode, "
+        yield fault("modes-differ", f"{what}{after:.0%} of {n} of the same images.", after)
 
 
 def failing_step(facts: Facts) -> Iterator[Finding | str]:

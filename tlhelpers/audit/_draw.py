@@ -116,7 +116,7 @@ def from_batches(batches: Iterable[Any], enough: float = math.inf) -> Sample:
         labels.append(mapped(array, y))
         if sum(sizes) < LOOK:
             parts.append((mapped(array, x), labels[-1], mapped(array, w)))
-        sizes.append(_rows(x))
+        sizes.append(len(tree.flatten(x)[0]))
         if sum(sizes) >= enough:
             break
     if not parts:
@@ -183,10 +183,6 @@ def _is_array(value: Any) -> bool:
 def _is_batch(value: Any) -> bool:
     """Whether the first element is a batch itself: a list of batches has pairs in it."""
     return isinstance(value, tuple) and len(value) in (2, 3)
-
-
-def _rows(x: Any) -> int:
-    return len(tree.flatten(x)[0])
 
 
 def _count(given: Any) -> int | None:

@@ -18,7 +18,7 @@ from tlhelpers.audit._model import NORMALISATION, Base, fresh_layers
 from tlhelpers.audit._preprocessing import style_of
 from tlhelpers.audit._probe import Seen, entering, look, pooled
 from tlhelpers.audit._results import Finding, Intent, Part
-from tlhelpers.audit._training import Step, compiled_weights, optimizer_of
+from tlhelpers.audit._training import Step, compiled_weights, optimizer_of, restored
 
 AGAIN = 32  # rows whose outputs are asked for again at the end of a training
 
@@ -82,11 +82,6 @@ class Facts:
         return self.compiled != self.trainable
 
     @property
-    def statistics(self) -> set[int]:
-        """What moves of the batch normalization in the base."""
-        return self.moving & self.base_normalisation
-
-    @property
     def base_name(self) -> str:
         """How the user's code may call the base."""
         network = None if self.base is None else self.base.network
@@ -130,7 +125,8 @@ class Facts:
             return None
         x = self.prepared(self.fitting(self.rows.rows(AGAIN)[0]))
         x = ops.convert_to_tensor(entering(self.model, [network], x))
-        modes = [pooled(network(x, training=training)) for training in (False, True)]
+        with restored(self.model, whole=False):  # at once: other detectors look at the statistics
+            modes = [pooled(network(x, training=training)) for training in (False, True)]
         a, b = ((m - m.mean(axis=0)).ravel() for m in modes)
         return float(a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-12))
 

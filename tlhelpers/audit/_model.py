@@ -117,9 +117,3 @@ def fresh_layers(base: Base) -> tuple[int, int]:
 def broken_weights(model: keras.Model) -> list[str]:
     """Returns the paths of the weights that hold NaN or infinity."""
     return [w.path for w in model.weights if not np.isfinite(np.sum(np.abs(ops.convert_to_numpy(w))))]
-
-
-def image_shape(model: keras.Model) -> tuple[int | None, int | None] | None:
-    """Returns height and width of the colour images that a model takes; ``None`` if that cannot be told."""
-    shape = getattr(model, "input_shape", None)
-    return shape[1:3] if isinstance(shape, tuple) and len(shape) == 4 and shape[3] == 3 else None

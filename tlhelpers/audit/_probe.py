@@ -40,9 +40,8 @@ class Seen:
     pinned: bool
 
 
-Call = tuple[
-    keras.layers.Layer, tuple[int, ...], Any, dict[str, Any]
-]  # layer, ids of inputs, output, arguments
+# Layer, ids of inputs, output, arguments.
+Call = tuple[keras.layers.Layer, tuple[int, ...], Any, dict[str, Any]]
 
 
 def look(model: keras.Model, base: Base | None, x: Any) -> Seen:

@@ -3,6 +3,7 @@
 import numpy as np
 from scipy import linalg
 from sklearn.covariance import ledoit_wolf
+from sklearn.preprocessing import normalize, scale
 
 from tlhelpers import checks
 
@@ -46,6 +47,45 @@ def h_score(f: np.ndarray, y: np.ndarray, shrinkage: bool = False) -> float:
     u, s, _ = np.linalg.svd(centred, full_matrices=False)
     u = u[:, s > s[0] * max(centred.shape) * np.finfo(float).eps]
     return float(np.sum(_class_means(u, y) ** 2))
+
+
+def by_chance(f: np.ndarray, y: np.ndarray, orders: int = 200) -> float:
+    """Computes how often labels in random order fit the features as well as the order that they have.
+
+    Of two measures the smaller share: how often the nearest neighbour has the same label, and how well a
+    ridge regression predicts each image from the others, which sees what is spread over many features. Near
+    0, the features say something about the labels; for labels of other images each share is as likely.
+
+    Args:
+        f: Features ``(n, d)``; brought to mean 0 and deviation 1, and each image's to length 1.
+        y: Labels ``(n,)``, at least two classes.
+        orders: Number of random orders.
+
+    Raises:
+        ValueError: If the input is degenerate: one class, no feature that varies, NaN, shapes.
+
+    Example:
+        >>> import numpy as np
+        >>> from tlhelpers.evaluation import transferability
+        >>> y = np.arange(20) % 2
+        >>> transferability.by_chance(np.stack([y, 1 - y], axis=1), y)
+        0.0
+    """
+    f, y = _check(f, y)
+    n, f = len(y), normalize(scale(f))
+    near = f @ f.T
+    fit = near @ np.linalg.inv(near + 0.1 * np.eye(n))
+    others = (fit - np.diag(np.diag(fit))) / (1 - np.diag(fit))[:, None]  # without the image itself
+    np.fill_diagonal(near, -np.inf)
+    rng, closest = np.random.default_rng(0), near.argmax(axis=1)
+    indicators = (y[:, None] == np.unique(y)).astype(float)
+    indicators -= indicators.mean(axis=0)
+    scores = []
+    for order in [np.arange(n), *(rng.permutation(n) for _ in range(orders))]:
+        rows = indicators[order]
+        guess = others @ rows
+        scores.append([(rows[closest] * rows).sum(), (guess * rows).sum() / np.linalg.norm(guess)])
+    return float((np.array(scores[1:]) >= scores[0]).mean(axis=0).min())
 
 
 def nce(z: np.ndarray, y: np.ndarray) -> float:

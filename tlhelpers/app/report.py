@@ -17,7 +17,7 @@ from PIL import Image
 from tlhelpers import data, plots
 from tlhelpers.app.methods import Candidate
 from tlhelpers.app.verdict import judge
-from tlhelpers.data.folder_check import SPLIT_WORDS, FolderCheck, counted, some
+from tlhelpers.data.folder_check import SPLIT_WORDS, FolderCheck, counted
 from tlhelpers.data.pictures import decoder_source
 from tlhelpers.evaluation import calibration, errors, wilson_interval
 from tlhelpers.evaluation.confusion import confusion
@@ -141,7 +141,6 @@ def html(
         _tables(o),
         o=o,
         verdict=judge(o),
-        some=some,
         samples=[] if x_train is None else _samples(o, x_train),
         n_unsure=int((o.probabilities.max(axis=1) < o.unsure_below).sum()),
         decoder=decoder_source(),

@@ -19,12 +19,12 @@ from tlhelpers.data._decoding import white_of
 from tlhelpers.data._findings import SPLIT_WORDS, FolderCheck, counted
 from tlhelpers.data._groups import groups_of, numbered
 from tlhelpers.data._image_files import DEFAULT_SIZE, ImageFiles, open_images
-from tlhelpers.data._layout import Plan, some
+from tlhelpers.data._layout import Plan
 from tlhelpers.data._scan import look_through
 from tlhelpers.data._split_up import split_up
 from tlhelpers.data._tells import odd_files, tells
 
-__all__ = ["SPLIT_WORDS", "Copies", "FolderCheck", "counted", "load", "pooled", "some"]
+__all__ = ["SPLIT_WORDS", "Copies", "FolderCheck", "counted", "load", "pooled"]
 
 POLICIES = ("group", "keep", "drop")
 

@@ -222,8 +222,8 @@ def test_every_number_has_a_row(site: Path) -> None:
         assert len(text.rpartition(name)[0]) > 20, f"{name} has no sentence"  # which may use the word, too
     for name in stored.read_benchmarks():
         assert f"<p>{name}</p>" in html
-    listings = (site / "book" / "listings.html").read_text(encoding="utf-8")
-    assert 'href="numbers.html#claim-fault_scaled_loss"' in listings
+    listings = (site / "notebooks" / "04b_listings.html").read_text(encoding="utf-8")
+    assert 'href="../book/numbers.html#claim-fault_scaled_loss"' in listings
 
 
 # --- diagrams ---

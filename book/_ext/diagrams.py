@@ -33,6 +33,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "notebooks/01_first_result": (),
     "notebooks/03_model_based": ("notebooks/01_first_result",),
     "notebooks/04_feature_based": ("notebooks/01_first_result",),
+    "notebooks/04b_listings": ("notebooks/03_model_based", "notebooks/04_feature_based"),
     "notebooks/14_your_own_images": ("notebooks/03_model_based", "notebooks/04_feature_based"),
     "book/speed": ("notebooks/04_feature_based",),
     "notebooks/05_transferability_of_layers": ("notebooks/03_model_based",),
@@ -51,7 +52,6 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "book/trends": ("book/concepts", "book/formulation"),
     "book/related_learning": ("book/concepts",),
     "book/taxonomy": ("book/concepts",),
-    "book/listings": ("book/concepts",),
 }
 # The theory behind these chapters: it helps, and they can be read without it.
 HELPS = {
@@ -225,18 +225,19 @@ def path() -> Picture:
     """The chapters of the course and what each of them needs."""
     columns = (
         (
-            "01_first_result 03_model_based 04_feature_based speed 14_your_own_images 11_evaluating "
-            "12_errors_calibration 13_choosing_the_source 10_tuning",
-            "First result|Model-based|Feature-based|Speed|Own images|Evaluating|Errors|Source|Tuning",
+            "01_first_result 03_model_based 04_feature_based 04b_listings speed 14_your_own_images "
+            "11_evaluating 12_errors_calibration 13_choosing_the_source 10_tuning",
+            "First result|Model-based|Feature-based|Two listings|Speed|Own images|Evaluating|Errors|Source|"
+            "Tuning",
         ),
         (
             "concepts formulation 02_losses article_claims trends",
             "Concepts|Formulas|Losses by hand|Claims|Trends",
         ),
         (
-            "- related_learning taxonomy listings - 05_transferability_of_layers 06_freezing "
+            "- related_learning taxonomy - - 05_transferability_of_layers 06_freezing "
             "07_learning_rates 08_comparison 09_vgg16",
-            "-|Neighbours|Map of kinds|Two listings|-|Layers|Freezing|Learning rates|Comparison|VGG16",
+            "-|Neighbours|Map of kinds|-|-|Layers|Freezing|Learning rates|Comparison|VGG16",
         ),
     )
     places: dict[str, Point] = {}

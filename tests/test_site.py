@@ -58,7 +58,7 @@ QUERIES = {
     "onnx": "book/speed",
     "resnet": "book/model_zoo",
     "vgg16": "notebooks/09_vgg16",
-    "preprocess_input": "book/listings",
+    "preprocess_input": "notebooks/04b_listings",
     "hyperparameter search": "notebooks/10_tuning",
     "domain adaptation": "book/related_learning",
     "lora": "book/trends",

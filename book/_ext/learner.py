@@ -79,6 +79,7 @@ class Page:
             "exercise": self.exercise,
             "solution": self.solution,
             "diagram": self.diagram,
+            "table": self.table,
             "explorer": self.interactive,
             "results": self.interactive,
             **dict.fromkeys(ADMONITIONS, self.admonition),
@@ -132,6 +133,11 @@ class Page:
         if caption and "name" in options:
             caption = f"\n\n*Fig. {self.number('figure', options['name'])}: {caption}*"
         return f"![{words}]({self.builder.picture(name, words)}){caption}"
+
+    def table(self, title: str, options: dict[str, str], body: str, source: str) -> str:
+        """Its number and caption, then the table itself."""
+        number = f"Table {self.number('table', options['name'])}: " if "name" in options else ""
+        return f"*{number}{self.prose(title)}*\n\n{self.text(body)}"
 
     def interactive(self, title: str, options: dict[str, str], body: str, source: str) -> str:
         """The numbers, folded, and a link to where they can be played with."""

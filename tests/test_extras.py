@@ -127,7 +127,7 @@ OLDEST = next(r for r in PROJECT["dependencies"] if r.startswith("keras>=")).rep
     [
         ("jax", (OLDEST, "jax==0.5.*")),
         ("torch", ("keras", "torch")),
-    ],  # that Keras cannot train on a newer JAX
+    ],  # newer JAX: no training
 )
 def test_the_auditor_finds_the_same_elsewhere(
     backend: str, packages: tuple[str, str], tmp_path: Path

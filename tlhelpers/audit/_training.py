@@ -195,6 +195,8 @@ class Tap:
 
 def _peek(iterator: Any, steps: int) -> tuple[list[Any] | None, Any]:
     """Returns the next batches, and an iterator that gives them once more."""
+    if isinstance(iterator, list | tuple):  # PyTorch, and JAX before Keras 3.9: the batches themselves
+        return list(iterator), iterator
     if not hasattr(iterator, "element_spec"):
         batches = list(itertools.islice(iterator, steps))
         return batches, itertools.chain(batches, iterator)

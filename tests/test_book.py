@@ -20,7 +20,7 @@ import yaml
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace
 
-from tools import repo_url
+from tools import readme, repo_url
 from tools.links import site_pages
 from tools.numbers import kernel, stored
 from tools.numbers.provenance import ROOT
@@ -264,6 +264,12 @@ def test_diagrams_stay_inside_and_can_be_read(diagrams: types.ModuleType) -> Non
             rectangle = group.find("rect")
             for words in group.findall("text") if rectangle is not None else ():
                 assert 7.8 * len(words.text or "") <= float(rectangle.attrib["width"]) + 4, words.text
+
+
+def test_the_picture_of_the_readme_has_the_stored_numbers() -> None:
+    """GitHub shows the file; it is drawn from what chapter 1 recorded."""
+    assert readme.PICTURE.read_text(encoding="utf-8") == readme.drawn(), "run: python -m tools.readme"
+    assert "book/_static/result.svg" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_every_diagram_is_used_and_has_words(diagrams: types.ModuleType) -> None:

@@ -21,8 +21,11 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
 from tlhelpers import decision as table
+from tools.numbers import stored
+from tools.numbers.provenance import ROOT
 
 logger = logging.getLogger(__name__)
+RULES = re.compile(r"^\.diagram[^{]*\{[^}]*\}", re.M)  # of the style sheet, light
 WIDTH = 480
 LINE = 20  # from one line of text to the next
 Point = tuple[float, float]
@@ -278,6 +281,35 @@ def between(start: Point, end: Point, kind: str) -> str:
     return arrow((x1, y1 + 21), (x1 - 15, y1 + 21), (x1 - 15, y2 + 13), (x2 + 132, y2 + 13), kind=kind)
 
 
+SHOWN = {  # claims of chapter 1
+    "first_scratch": ("from random weights", "scratch"),
+    "first_head": ("pretrained and frozen, with a new head", "probe"),
+    "first_tuned": ("pretrained, then fine-tuned", "tuned"),
+}
+
+
+def result_words() -> str:
+    """Return the first result in words."""
+    found = stored.read_claims(ROOT)
+    parts = [f"{words}: {stored.shown(found[name], 'mean')}" for name, (words, _) in SHOWN.items()]
+    return f"Bars: test accuracy of three networks that learned from the same pictures. {'; '.join(parts)}."
+
+
+def result() -> Picture:
+    """What three networks learn from the same pictures."""
+    found, parts = stored.read_claims(ROOT), []
+    for row, (name, (words, kind)) in enumerate(SHOWN.items()):
+        claim, top = found[name], 64 * row
+        low, high = (400 * claim[key] for key in ("low", "high"))
+        parts += [
+            text(0, top + 16, words, "strong", "start"),
+            box(0, top + 24, 400 * claim["mean"], 26, "", kind),
+            f'<g class="arrow"><polyline points="{low:g},{top + 37} {high:g},{top + 37}"/></g>',
+            text(high + 10, top + 43, stored.shown(claim, "mean"), "", "start"),
+        ]
+    return 64 * len(SHOWN), parts
+
+
 KINDS = {"scratch": "scratch", "probe": "probe", "depths": "probe"}  # the other methods fine-tune
 
 
@@ -323,9 +355,10 @@ def decision() -> Picture:
 
 
 DIAGRAMS: dict[str, Callable[[], Picture]] = {
-    f.__name__: f for f in (transfer, settings, freezing, features, trunk, path, decision)
+    f.__name__: f for f in (transfer, settings, freezing, features, trunk, path, decision, result)
 }
-WORDS: dict[str, Callable[[], str]] = {"decision": decision_words}  # what a diagram shows, where data say it
+# What a diagram shows, where data say it.
+WORDS: dict[str, Callable[[], str]] = {"decision": decision_words, "result": result_words}
 
 
 def svg(name: str, alt: str, serial: int = 0, address: Callable[[str], str] = str) -> str:
@@ -349,6 +382,17 @@ def svg(name: str, alt: str, serial: int = 0, address: Callable[[str], str] = st
         f'<title id="{ids}-title">{escape(title)}</title><desc id="{ids}-desc">{escape(alt)}</desc>'
         f"{body}</svg>"
     )
+
+
+def alone(name: str, alt: str, address: Callable[[str], str] = str) -> str:
+    """Return a diagram as a file of its own, with the colours of the light theme."""
+    css = (ROOT / "book" / "_static" / "custom.css").read_text(encoding="utf-8")
+    style = (
+        f"<style>{' '.join(RULES.findall(css))} svg.diagram {{ margin: 0; font-family: sans-serif }}</style>"
+    )
+    drawn = svg(name, alt, address=address)
+    drawn = drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" width="640" ', 1)
+    return drawn.replace("<title", f"{style}<title", 1) + "\n"
 
 
 class diagram(nodes.General, nodes.Element):

@@ -42,7 +42,6 @@ LABEL = re.compile(r"^(\$\$) *\(([\w.-]+)\) *$", re.M)  # of a formula
 # Code is matched, too, so that it is left alone. In a formula nothing is a role.
 ROLE = re.compile(r"\{[\w:]+\}`[^`]+`|(?P<code>(?P<ticks>`+)(?!`).+?(?<!`)(?P=ticks)(?!`))", re.S)
 LEFT = re.compile(r"\{[\w:-]+\}`|^[ >]*(?:`{3,}|:{3,})\{|^\([\w.-]+\)=|\?\?\S+\?\?", re.M)
-RULES = re.compile(r"^\.diagram[^{]*\{[^}]*\}", re.M)
 ADMONITIONS = {"admonition", "note", "tip", "warning", "important", "hint", "caution", "danger", "seealso"}
 
 
@@ -219,14 +218,10 @@ class LearnerBuilder(Builder):
         return self.get_target_uri(to, typ)
 
     def picture(self, name: str, words: str) -> str:
-        """Write a diagram as a file, with the colours of the light theme; return its address."""
-        css = (Path(self.srcdir) / "book" / "_static" / "custom.css").read_text(encoding="utf-8")
-        style = f"<style>{' '.join(RULES.findall(css))} svg.diagram {{ margin: 0 }}</style>"
-        svg = diagrams.svg(name, words, address=self.get_target_uri)
-        svg = svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" width="640" ', 1)
+        """Write a diagram as a file; return its address."""
         path = Path(self.outdir) / "_images" / f"diagram-{name}.svg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(svg.replace("<title", f"{style}<title", 1), encoding="utf-8")
+        path.write_text(diagrams.alone(name, words, self.get_target_uri), encoding="utf-8")
         return f"{self.base}_images/{path.name}"
 
     def prepare_writing(self, docnames: set[str]) -> None:

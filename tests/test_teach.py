@@ -241,6 +241,38 @@ def test_files_that_are_no_pictures(browser: Browser, address: str, tmp_path: Pa
         assert not visit.errors
 
 
+def test_a_new_file_that_is_no_picture_clears_the_old_answer(
+    browser: Browser, address: str, tmp_path: Path
+) -> None:
+    """The old answer would pass for the answer to the file; what is wrong stands where the file was given."""
+    (tmp_path / "notes.png").write_bytes(b"no picture")
+    with opened(browser, address) as (page, visit):
+        done(page, lambda: page.click("#teach-sample"))
+        assert page.inner_text(".teach .answer").strip()
+        chooser = page.locator(".teach .result input[type=file]")
+        added(page, lambda: chooser.set_input_files(tmp_path / "notes.png"))
+        assert not page.inner_text(".teach .answer").strip()
+        (said,) = page.locator(".teach .result .problems p").all_inner_texts()
+        assert said.startswith("notes.png")
+        assert not visit.errors
+
+
+def test_own_pictures_are_not_thrown_away_unasked(browser: Browser, address: str, pictures: Any) -> None:
+    """Who says no keeps them; who says yes gets the samples."""
+    asked: list[str] = []
+    with opened(browser, address) as (page, _):
+        chooser = page.locator(".teach .boxes input[type=file]").first
+        added(page, lambda: chooser.set_input_files(pictures["birds"][:2]))
+        page.once("dialog", lambda dialog: (asked.append(dialog.message), dialog.dismiss()))
+        page.click("#teach-sample")
+        assert page.locator(".teach .pictures li").count() == 2
+        page.once("dialog", lambda dialog: (asked.append(dialog.message), dialog.accept()))
+        done(page, lambda: page.click("#teach-sample"))
+        assert page.locator(".teach .pictures li").count() > 10
+    assert len(asked) == 2
+    assert "own pictures" in asked[0]
+
+
 def chapter_cell() -> str:
     """Return the code of chapter 1 that loads what was taught."""
     cells = json.loads((ROOT / "notebooks" / "01_first_result.ipynb").read_text(encoding="utf-8"))["cells"]

@@ -12,7 +12,8 @@ document.addEventListener("DOMContentLoaded", () => {
   };
   const folder = root.dataset.folder, finished = document.getElementById("teach-finished");
   const classes = [], boards = {}, asked = [];
-  let view = "features", limit = Infinity, job = 0, started, head, latest, newSamples = [], nAdded = 0;
+  let view = "features", limit = Infinity, job = 0, started, head, latest, newSamples = [], nAdded = 0, hasOwn = false;
+  const tally = { right: 0, of: 0 }; // of the new sample pictures
   const networks = {};
 
   // --- small tools ---
@@ -31,7 +32,7 @@ document.addEventListener("DOMContentLoaded", () => {
   const percent = (p) => `${(100 * p).toFixed(p > 0.995 || p < 0.095 ? 1 : 0)} %`;
   const number = (n) => n.toLocaleString("en");
   const say = (text) => { status.textContent = text; };
-  const complain = (text) => problems.append(el("p", {}, text));
+  const complain = (text, place = problems) => place.append(el("p", {}, text));
   const script = (name) => new Promise((done, failed) => document.head.append(el("script", {
     src: folder + name, onload: done, onerror: () => failed(new Error(`the file ${name} is missing beside this page`)),
   })));
@@ -41,6 +42,7 @@ document.addEventListener("DOMContentLoaded", () => {
     say("Loading the network (4.7 MB, once) …");
     await pause();
     await Promise.all(["weights.js", "network.js", "head.js", "pictures.js"].map(script));
+    say("The network looks at each picture …");
     networks.features = Network.load(TEACH_NETWORK);
     root.dataset.compiled = networks.features.isCompiled;
   })());
@@ -54,16 +56,16 @@ document.addEventListener("DOMContentLoaded", () => {
 
   // --- reading files, one after the other ---
   let queue = Promise.resolve(), nWaiting = 0;
-  const add = (files, take) => {
+  const add = (files, take, place) => {
     nWaiting++;
-    queue = queue.then(() => readAll(files, take)).then(() => {
+    queue = queue.then(() => readAll(files, take, place)).then(() => {
       root.dataset.added = ++nAdded;
       if (!--nWaiting) return train();
     });
     return queue;
   };
-  const readAll = async (files, take) => {
-    problems.replaceChildren();
+  const readAll = async (files, take, place = problems) => {
+    for (const old of [problems, place]) old.replaceChildren();
     try {
       await start();
       progress.hidden = false;
@@ -72,7 +74,7 @@ document.addEventListener("DOMContentLoaded", () => {
         progress.value = i;
         await pause();
         if (classes.flatMap((c) => c.pictures).length >= MOST_PICTURES) {
-          complain(`This page stays quick with up to ${MOST_PICTURES} pictures. The others were left out.`);
+          complain(`This page stays quick with up to ${MOST_PICTURES} pictures. The others were left out.`, place);
           break;
         }
         try {
@@ -80,7 +82,7 @@ document.addEventListener("DOMContentLoaded", () => {
           p.vectors.features = networks.features.features(p.rgba);
           root.dataset.milliseconds = (performance.now() - t).toFixed(1);
           take({ ...p, name: name.replace(/\.\w+$/, "") });
-        } catch (error) { complain(error.message); }
+        } catch (error) { complain(error.message, place); }
       }
     } catch (error) {
       started = undefined;
@@ -130,7 +132,7 @@ document.addEventListener("DOMContentLoaded", () => {
       p.item = el("li", {}, (p.image = picture(p, 56, p.name)), cross);
       c.list.append(p.item);
     };
-    const take = (files) => add(files, c.take);
+    const take = (files) => { hasOwn = true; add(files, c.take); };
     c.box = el("div", { className: "box", role: "group", ariaLabel: `Class ${classes.length + 1}` }, input, chooser("Choose pictures, or drop them here", take, true), c.list, remove);
     onDrop(c.box, take);
     classes.push(c);
@@ -186,7 +188,7 @@ document.addEventListener("DOMContentLoaded", () => {
       said.push(Head.largest(Head.predict(fair, K[i])));
     }
     showScore(said, K);
-    say(`Trained on ${rows.length} pictures: ${said.filter((k, i) => k === y[i]).length} of ${y.length} right. Nothing left this computer.`);
+    say(`Trained on ${rows.length} pictures. Each named by a head that had not seen it: ${said.filter((k, i) => k === y[i]).length} of ${y.length} right. Nothing left this computer.`);
     root.dataset.trained = `${view} ${rows.length}`;
   };
 
@@ -219,7 +221,7 @@ document.addEventListener("DOMContentLoaded", () => {
       return el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, b ? `${b.right} of ${b.of}` : "not tried yet"), el("td", {}, b ? `${b.trainedOn}` : ""));
     }));
     const pairs = K.flatMap((line, i) => [...line.slice(0, i)].flatMap((v, j) => (v > 0.9995 && view === "features" ? [`${pictures[i].name} and ${pictures[j].name}`] : [])));
-    mistakes.textContent = wrong.length ? `Wrong, and framed above: ${wrong.join("; ")}.` : "None is wrong.";
+    mistakes.textContent = wrong.length ? `Wrong, and framed in red among the pictures: ${wrong.join("; ")}.` : "None is wrong.";
     if (pairs.length) mistakes.append(` The same picture twice: ${pairs.slice(0, 3).join(", ")}. Then leaving one out proves little.`);
   };
 
@@ -231,6 +233,12 @@ document.addEventListener("DOMContentLoaded", () => {
     const near = head.rows.slice().sort((a, b) => line[b] - line[a]).slice(0, 3);
     let verdict = "";
     if (p.kind) verdict = p.kind === "none" ? ` It is a ${p.name}: none of these kinds. The head has no word for that.` : ` It is a ${p.name}${p.kind === name ? ": right." : ` (${p.kind}): wrong${probabilities[best] > 0.7 ? ", and sure of it" : ""}.`}`;
+    if (p.isNew && view === "features") {
+      p.isNew = false;
+      tally.of++;
+      tally.right += p.kind === name;
+    }
+    if (p.kind && tally.of > 1) verdict += ` So far ${tally.right} of ${tally.of} new pictures were named rightly.`;
     answer.replaceChildren(picture(p, 112, p.name),
       el("div", { className: "shares" }, el("p", {}, "It says: ", el("strong", {}, `${name}, ${sure}.`), verdict),
         ...used.map((c, k) => el("label", {}, `${c.name()} ${percent(probabilities[k])}`, el("meter", { value: probabilities[k], max: 1 })))),
@@ -243,15 +251,20 @@ document.addEventListener("DOMContentLoaded", () => {
       asked.push({ picture: p.name, p });
     }
   };
-  const ask = (files) => add(files.slice(0, 1), (p) => { latest = p; });
+  const ask = (files) => {
+    latest = undefined; // an answer that stays would pass for the answer to this file
+    answer.replaceChildren();
+    return add(files.slice(0, 1), (p) => { latest = p; }, unread);
+  };
   const askSample = () => {
     const [kind, name, data] = newSamples[0];
     newSamples.push(newSamples.shift());
-    return add([[name, data]], (p) => { latest = { ...p, kind, name: name.replace(/-/g, " ") }; });
+    return add([[name, data]], (p) => { latest = { ...p, kind, name: name.replace(/-/g, " "), isNew: true }; }, unread);
   };
 
   // --- the samples: all of them, and the first new picture ---
   const useSamples = async () => {
+    if (!mayClear()) return;
     sample.disabled = true;
     try {
       await script("samples.js");
@@ -270,17 +283,21 @@ document.addEventListener("DOMContentLoaded", () => {
     await askSample();
     result.scrollIntoView({ behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth", block: "nearest" });
   };
+  const mayClear = () => !hasOwn || confirm("Your own pictures will be taken off this page. Go on?");
   const clear = () => {
+    hasOwn = false;
+    Object.assign(tally, { right: 0, of: 0 });
     for (const c of classes.splice(0)) c.box.remove();
     for (const key of Object.keys(boards)) delete boards[key];
     asked.length = 0;
     latest = undefined;
     limit = Infinity;
     answer.replaceChildren();
-    problems.replaceChildren();
+    for (const old of [problems, unread]) old.replaceChildren();
     other.hidden = true;
   };
   const startOver = () => {
+    if (!mayClear()) return;
     clear();
     for (const name of ["first", "second", "third"]) addClass(name);
     sample.disabled = false;
@@ -318,8 +335,8 @@ document.addEventListener("DOMContentLoaded", () => {
   const sliderText = el("output"), slider = el("input", { type: "range", min: 2, max: 2, oninput: () => { limit = Number(slider.value); if (slider.value === slider.max) limit = Infinity; train(); } });
   const board = el("table", { className: "table" }, el("caption", {}, "What you have tried with these pictures"),
     el("thead", {}, el("tr", {}, ...["the head sees", "right", "trained on"].map((text) => el("th", { scope: "col" }, text)))), el("tbody"));
-  const answer = el("div", { className: "answer" }), other = button("Another new sample picture", askSample, { hidden: true });
-  const test = el("div", { className: "box", role: "group", ariaLabel: "A new picture" }, other, chooser("Choose a new picture, or drop it here", ask, false), answer);
+  const answer = el("div", { className: "answer" }), unread = el("div", { className: "problems", role: "alert" }), other = button("Another new sample picture", askSample, { hidden: true });
+  const test = el("div", { className: "box", role: "group", ariaLabel: "A new picture" }, other, chooser("Choose a new picture, or drop it here", ask, false), unread, answer);
   onDrop(test, ask);
   const result = el("div", { className: "result", hidden: true },
     el("h2", {}, "A new picture"), test,

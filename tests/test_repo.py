@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 import tlhelpers
-from tools import repo_url
+from tools import licences, repo_url
 from tools.numbers import kernel, provenance
 from tools.numbers.provenance import ROOT
 
@@ -179,6 +179,15 @@ def test_citation_and_licences() -> None:
     for name in ("README.md", "CONTRIBUTING.md"):
         assert name in text
     assert "CONTRIBUTING.md" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_page_of_licences_names_every_package() -> None:
+    """No more and no fewer than the lock, each with its terms."""
+    rows = re.findall(r"^\| (\S+) \| (.+?) \| (.+?) \|$", licences.PAGE.read_text(encoding="utf-8"), re.M)
+    names = [name for name, _, part in rows if part in licences.PARTS]
+    assert names == licences.locked(), "run: python -m tools.licences"
+    assert len(names) > 150
+    assert not {"", "UNKNOWN"} & {terms for _, terms, _ in rows}
 
 
 def test_version_has_one_source() -> None:

@@ -22,10 +22,10 @@ HEAD = """\
 (licences)=
 # Licences
 
-What this course is built on. The code of the course is under the Apache License 2.0, its text under CC BY 4.0;
-weights and data sets have terms of their own ({ref}`model-zoo`, {ref}`data-cards`). The column *needed by*
-names the first part that brings a package along. Made by `python -m tools.licences` from what the packages say
-of themselves; a package may hold files under further terms.
+What this course is built on. The code of the course is under the Apache License 2.0, its text under CC BY
+4.0; weights and data sets have terms of their own ({ref}`model-zoo`, {ref}`data-cards`). The column *needed by*
+names the first part that brings a package along. Made by `python -m tools.licences` from what the packages
+say of themselves; a package may hold files under further terms.
 
 | package | licence | needed by |
 |---|---|---|
@@ -45,9 +45,13 @@ def terms(package: Distribution) -> str:
     Raises:
         ValueError: It says nothing.
     """
-    about = package.metadata
-    classes = [c.split(" :: ")[-1] for c in about.get_all("Classifier") or () if c.startswith("License ::")]
-    said = [about.get("License-Expression"), ", ".join(classes), (about.get("License") or "").split("\n")[0]]
+
+    def field(name: str) -> list[str]:
+        return package.metadata.get_all(name) or []
+
+    classes = [c.split(" :: ")[-1] for c in field("Classifier") if c.startswith("License ::")]
+    stated = [text.split("\n")[0] for text in field("License")]
+    said = [*field("License-Expression"), ", ".join(classes), *stated]
     if found := next((text for text in said if text and text != "UNKNOWN"), ""):
         return found[:80]
     for file in package.files or ():
@@ -55,7 +59,7 @@ def terms(package: Distribution) -> str:
             text = " ".join(file.read_text(encoding="utf-8").split())[:600]
             if found := next((name for begin, name in TEXTS.items() if begin in text), ""):
                 return found
-    raise ValueError(f"{about['Name']} names no licence: look it up and add a rule.")
+    raise ValueError(f"{package.name} names no licence: look it up and add a rule.")
 
 
 def needed(extra: str) -> set[str]:

@@ -24,8 +24,8 @@ HEAD = """\
 
 What this course is built on. The code of the course is under the Apache License 2.0, its text under CC BY
 4.0; weights and data sets have terms of their own ({ref}`model-zoo`, {ref}`data-cards`). The column *needed
-by* names the first part that brings a package along. Made by `python -m tools.licences` from what the packages
-say of themselves; a package may hold files under further terms.
+by* names the first part that brings a package along. Made by `python -m tools.licences` from what the
+packages say of themselves; a package may hold files under further terms.
 
 | package | licence | needed by |
 |---|---|---|

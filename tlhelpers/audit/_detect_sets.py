@@ -110,7 +110,7 @@ def labels_meaningless(facts: Facts) -> Iterator[Finding | str]:
         return
     y, features = y[: len(features)], features[: len(y)]
     classes, y = np.unique(y, return_inverse=True)
-    if len(y) < ENOUGH or len(classes) < 2 or not 0 < np.ptp(features) < np.inf:
+    if len(y) < ENOUGH or len(classes) < 2 or not 0 < np.ptp(features, axis=0).max() < np.inf:
         yield f"{len(y)} rows of {len(classes)} classes are too few, or their features say nothing"
         return
     share = transferability.by_chance(features, y)

@@ -71,7 +71,7 @@ BAD_FEATURES = {
     "dates for numbers": (np.full((N, D), np.datetime64("2020-01-01")), "datetime64"),
     "a masked array with gaps": (np.ma.masked_array(F, F > 200), "gaps"),
     "a table of named columns": (np.zeros((N, D), [("a", float)]), "expected real numbers"),
-    "nothing at all": (None, "objects"),
+    "nothing at all": (None, "objects|both f_val and y_val"),
 }
 
 

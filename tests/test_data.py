@@ -194,8 +194,16 @@ def test_counts_must_be_whole_and_positive(argument):
         (True, TypeError),
         ("9", TypeError),
     ):
+        if argument == "n_val" and wrong == 0:
+            continue  # who chooses nothing, or chooses on the training images, needs none
         with pytest.raises(error, match=argument):
             data.load("digits", **{argument: wrong})
+
+
+def test_without_validation_images_all_may_train():
+    ds = data.load("digits", n_val=0)
+    assert len(ds.y_val) == len(ds.x_val) == 0
+    assert len(ds.y_train) == len(data.load("digits", n_val=1).y_train) + 1
 
 
 def test_numpy_integers_are_whole_numbers():

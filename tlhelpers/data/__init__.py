@@ -107,7 +107,7 @@ def load(
         name_or_path: "digits", "cifar10", "mnist" or another name, or a path (one with a slash, one that
             starts with a dot or ~, one that ends in .zip or .tgz, or a `pathlib.Path`).
         n_train: Training images. None: all that validation leaves.
-        n_val: Validation images. None: all of val/ where the set ships one, else a tenth of
+        n_val: Validation images, 0 for none. None: all of val/ where the set ships one, else a tenth of
             the training pool.
         n_test: Test images. None: all of the test pool.
         seed: Chooses which images; 0 or larger.
@@ -133,7 +133,8 @@ def load(
         ((100, 8, 8, 3), 10)
     """
     counts = {"n_train": n_train, "n_val": n_val, "n_test": n_test}
-    asked = {key: None if v is None else checks.whole(v, key) for key, v in counts.items()}
+    least = {"n_train": 1, "n_val": 0, "n_test": 1}
+    asked = {key: None if v is None else checks.whole(v, key, least[key]) for key, v in counts.items()}
     seed = checks.whole(seed, "seed", 0)
     size = None if image_size is None else checks.whole(image_size, "image_size")
     path, name = _find(name_or_path)

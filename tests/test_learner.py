@@ -12,7 +12,7 @@ from markdown_it import MarkdownIt
 from tools.numbers import kernel
 from tools.numbers.provenance import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("site")]
+pytestmark = pytest.mark.slow
 # What MyST alone knows. A formula or a listing may hold such characters, so both are taken out first.
 CODE = re.compile(r"^( *)(`{3,})\w*\n.*?^\1\2$|`[^`\n]+`|\$\$.*?\$\$|\$[^$\n]+\$", re.M | re.S)
 RAW = re.compile(r"\{[\w:-]+\}`|^[ >]*(?:`{3,}|:{3,})\{|^:{3,}|^\([\w.-]+\)=|\?\?|^:\w+: ", re.M)

@@ -54,7 +54,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     long = {}
     for item in items:
         path = getattr(item, "callspec", None) and item.callspec.params.get("path")
-        if item.path.stem in ("test_book", "test_site", "test_components", "test_teach"):
+        if item.path.stem in ("test_book", "test_site", "test_components", "test_learner", "test_teach"):
             group = "site"
         elif isinstance(path, Path) and path.suffix == ".ipynb":
             group = path.stem

@@ -35,7 +35,7 @@ IMAGE_SIZE, N_TEST = 96, 2000
 PLAN: list[tuple[str, tuple[int, ...], tuple[str, ...]]] = [
     ("cifar10", (5, 10, 20, 50, 100, 500), comparison.CORE),
     ("cifar10", (5, 50, 500), tuple(m for m in comparison.EQUAL if m not in comparison.CORE)),
-    ("digits", (5, 10, 20, 50), (*comparison.CORE, "depths")),
+    ("digits", (5, 50), (*comparison.CORE, "depths")),
     ("cifar10", (500,), ("more_of_all",)),
 ]
 CHAPTER = {"08_comparison": comparison.EQUAL, "08_more": ("more_of_all",)}  # its two measurements

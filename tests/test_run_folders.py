@@ -451,7 +451,7 @@ def test_a_budget_takes_fewer_images_or_none_and_says_so(monkeypatch):
     assert (len(part.y_train), epochs, note) == (600, 4, "")
     part, epochs, note = methods._affordable(ds, 4, 0.01, settings(deadline=33.0))
     assert (len(part.y_train), epochs) == (600, 3)
-    assert "took all training images, 3 times each: the time allows" in note
+    assert "took 600 of 600 training images, 3 times each: the time allows" in note
     part, epochs, note = methods._affordable(ds, 4, 0.01, settings(deadline=6.0))
     assert (len(part.y_train), epochs) == (120, 3)
     assert "took 120 of 600 training images, 3 times each: the time allows" in note

@@ -189,10 +189,7 @@ def validated(ds: data.Dataset, choice: Choice, s: Settings) -> Fitted:
     epochs = recipes.epochs_for(len(ds.y_train)) if s.epochs is None else s.epochs
     if epochs and "fine-tuning" in choice.methods:
         if max(c.val_accuracy for c in candidates) == 1:
-            part, note = (
-                None,
-                "Fine-tuning was left out: a probe names all validation images rightly already.",
-            )
+            part, note = None, "Fine-tuning was left out: a probe names all validation images rightly."
         else:
             part, epochs, note = _affordable(ds, epochs, per_image, s)
         notes += [note] if note else []
@@ -250,10 +247,9 @@ def _affordable(
         epochs = max(fewest, min(epochs, int(left / max(most, 1)) - 2))
     if most < 10 * ds.n_classes:
         return None, epochs, f"Fine-tuning was left out: {what} allows for too few images."
-    note = ""
-    if most < n or what == "the time":
-        part = f"{most:,} of {n:,} training images" if most < n else "all training images"
-        note = f"Fine-tuning took {part}, {epochs} times each: {what} allows for no more."
+    if most == n and what == "the memory":
+        return ds, epochs, ""
+    note = f"Fine-tuning took {most:,} of {n:,} training images, {epochs} times each: {what} allows no more."
     # Stratified, as each beginning of the training images is.
     return replace(ds, x_train=ds.x_train[:most], y_train=ds.y_train[:most]), epochs, note
 

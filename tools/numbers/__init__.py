@@ -8,6 +8,7 @@
 - `reach`: which definitions of a notebook and of the package a piece of code depends on.
 - `provenance`: the hash of that code, and what is stored that other code has made.
 - `stamp`: writes today's hash under old measurements, after measuring one of them again.
+- `contrasts`: what sentences that compare rest on, tested on the stored seeds.
 - `bands`: where a new measurement is expected.
 
 All but `run`, `kernel` and `stamp` need the standard library alone: the website is built with them.

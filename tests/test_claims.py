@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from tlhelpers import intervals
-from tools.numbers import kernel, stored
-from tools.numbers.bands import MIN_SEEDS
+from tools.numbers import contrasts, kernel, stored
 from tools.numbers.provenance import ROOT, is_exact
 
 NOTEBOOKS = kernel.notebooks()
@@ -27,7 +26,7 @@ def test_there_are_claims() -> None:
 def test_stored_claim_is_a_mean_of_seeds(name: str) -> None:
     """What the book prints is a mean of at least three seeds, inside its interval and its range."""
     claim = CLAIMS[name]
-    assert claim["n"] >= MIN_SEEDS, (
+    assert claim["n"] >= contrasts.FEWEST, (
         f"{name} is a mean of {claim['n']}; measure more: make notebooks MEASURE=1"
     )
     lowest, highest = intervals.RANGES.get(claim["unit"], (-math.inf, math.inf))

@@ -193,7 +193,7 @@ def test_results_from_a_file(build) -> None:
     """Columns and rows may be stored, with one number a seed in a cell, and limits of choice."""
     page, warnings = build("results", "file: compared")
     assert not warnings
-    assert rows(page) == [["recipe", "seconds"], ["a &lt;b&gt;", "2 s (-0.484 to 4.48)"], ["c", "–"]]
+    assert rows(page) == [["recipe", "seconds"], ["a &lt;b&gt;", "2.0 s (0.6 to 6.9)"], ["c", "–"]]
     assert [text for _, text in re.findall(r'<option value="([^"]*)">(.*?)</option>', page)] == [
         *["any", "at most 10 s", "at most 60 s"],
     ]

@@ -47,7 +47,7 @@ def book(tmp_path: Path):
         "a": [0.80, 0.82, 0.81, 0.80, 0.81, 0.82, 0.80, 0.81],
         "b": [0.70, 0.73, 0.70, 0.71, 0.70, 0.73, 0.69, 0.71],
         "same": [0.81, 0.81, 0.80, 0.81, 0.80, 0.83, 0.80, 0.81],
-        "three": [0.5, 0.6, 0.9],
+        "three": [0.1, 0.6, 0.9],
     }
     seeds = {str(s): {"values": {k: v[s] for k, v in values.items() if s < len(v)}} for s in range(8)}
     (results / "01_x.laptop.json").write_text(json.dumps({"records": seeds}), encoding="utf-8")

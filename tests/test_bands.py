@@ -1,5 +1,7 @@
 """Where a new run is expected: what a band is made of, and how often alarms are false and shifts found."""
 
+import argparse
+import ast
 import json
 import math
 from pathlib import Path
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 
 from tools.numbers import bands, provenance, run, stored
-from tools.numbers.kernel import Run
+from tools.numbers.kernel import Run, find
 
 CLAIMS = {name: c for name, c in stored.read_claims().items() if c["live"] is not None}
 COUNTS = {  # of images; where all seeds are equal, no size can be read off
@@ -50,12 +52,12 @@ def test_no_band_is_narrower_than_its_test_set_allows() -> None:
         assert band.ends(0.05, 2)[1] < band.ends(0.05)[1] < band.ends(0.01)[1]
 
 
-@pytest.mark.parametrize(("seeds", "shift"), [(5, 5.5), (8, 5.5)])
-def test_alarms_and_what_is_found(seeds: int, shift: float) -> None:
+@pytest.mark.parametrize(("seeds", "share"), [(3, 0.7), (5, 0.9), (8, 0.9)])
+def test_alarms_and_what_is_found(seeds: int, share: float) -> None:
     """Runs of the book's claims, whose spreads differ as those that are stored do.
 
     A whole run raises an alarm for nothing in at most 1 % of the cases. A shift of 5.5 deviations of a new
-    value from the stored mean is found in 90 %. (With three seeds neither was so.)
+    value from the stored mean is found in 90 %, if five seeds are stored. With three it is found less often.
     """
     draw = np.random.default_rng(seeds)
     names, units = list(COUNTS), {name: claim["unit"] for name, claim in COUNTS.items()}
@@ -66,7 +68,7 @@ def test_alarms_and_what_is_found(seeds: int, shift: float) -> None:
     mean, least = np.array([COUNTS[name]["mean"] for name in names]), np.where(unit == "%", 0, -1)
     d = np.array([COUNTS[name]["n"] - 1 for name in names])
     kinds = {u: bands.prior(ratio[unit == u], d[unit == u]) for u in ("%", "pp")}
-    alarms, found, runs = 0, [], 400
+    alarms, found, runs = 0, [], 300
     level = bands.ALARM / len(CLAIMS) / bands.SCREEN / bands.SHARED
     for _ in range(runs):
         spread = np.array([common * d0 / draw.chisquare(d0) for d0, common in (kinds[u] for u in unit)])
@@ -79,11 +81,11 @@ def test_alarms_and_what_is_found(seeds: int, shift: float) -> None:
         ends = [(*expected[n].ends(bands.SCREEN), *expected[n].ends(level, 2)) for n in names]
         low, high, lowest, highest = np.array(ends).T
         alarms += bool(np.any(((live < low) | (live > high)) & ((fresh < lowest) | (fresh > highest))))
-        off = shift * np.sqrt(new**2 + variance / seeds)
+        off = 5.5 * np.sqrt(new**2 + variance / seeds)
         found.append((live + off > high) & (fresh + off > highest))
     print(f"{seeds} seeds: {alarms / runs:.2%} alarms for nothing, {np.mean(found):.1%} of shifts found")
     assert alarms <= 0.01 * runs
-    assert np.mean(found) >= 0.9
+    assert np.mean(found) >= share
 
 
 def test_a_suspect_is_looked_at_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,15 +104,21 @@ def test_a_suspect_is_looked_at_twice(tmp_path: Path, monkeypatch: pytest.Monkey
 
     def execute(path: Path, profile: str, out: Path, given: dict, seconds: None, folder: Path) -> None:
         assert given == {"MEASURE": True}
-        record = {
-            "records": {s: {"values": {"a": 9.0}} for s in run.os.environ["TLHELPERS_SEEDS"].split(",")}
-        }
+        seeds = ast.literal_eval(path.read_text(encoding="utf-8"))
+        record = {"records": {str(seed): {"values": {"a": 9.0}} for seed in seeds}}
         (folder / "01_n.laptop.json").write_text(json.dumps(record), encoding="utf-8")
 
-    monkeypatch.setenv("TLHELPERS_SEEDS", "")
+    (tmp_path / "01_n.ipynb").write_text("P.seeds", encoding="utf-8")
     monkeypatch.setattr(run, "execute", execute)
-    monkeypatch.setattr(run, "find", Path)
+    monkeypatch.setattr(run, "find", lambda chapter: tmp_path / f"{chapter}.ipynb")
     monkeypatch.setattr(bands, "suspects", lambda runs: (found, compared))
-    lines = run.check_bands([], run.argparse.Namespace(profile="laptop", timeout=None))
+    lines = run.check_bands([], argparse.Namespace(profile="laptop", timeout=None))
     assert "ALARM" in lines[0]
     assert lines[1:] == ["2 live values compared, 1 looked at twice"]
+
+
+def test_each_chapter_takes_its_seeds_from_the_profile() -> None:
+    """So that fresh ones can be put in their place."""
+    for claim in CLAIMS.values():
+        text = find(claim["notebook"]).read_text(encoding="utf-8")
+        assert text.count("P.seeds") == text.count("claims.over_seeds("), claim["notebook"]

@@ -29,7 +29,6 @@ from tlhelpers.intervals import RANGES, format_value, mean_interval
 from tlhelpers.paths import atomic_path
 
 GLUE_PREFIX = "application/papermill.record/"  # how myst-nb marks an output that the text may use
-SEEDS = "TLHELPERS_SEEDS"  # environment: seeds in place of the profile's
 CODE = "TLHELPERS_CODE"  # environment: measurements -> {notebook or script that makes them: hash of its code}
 _PACKAGES = ("keras", "tensorflow", "tensorflow-cpu", "onnxruntime", "scikit-learn", "numpy")
 _INSTRUCTIONS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
@@ -236,8 +235,6 @@ def over_seeds(
         >>> found["gain"].tolist()
         [0.1]
     """
-    if os.environ.get(SEEDS):
-        seeds = [int(seed) for seed in os.environ[SEEDS].split(",")]
     folder = results_dir()
     path = folder / f"{chapter}.{profile}.json" if folder else None
     makers: dict[str, str] = json.loads(os.environ.get(CODE, "{}")).get(chapter, {})

@@ -57,9 +57,8 @@ class Band:
 
     def ends(self, level: float, values: int = 1) -> tuple[float, float]:
         """Return the ends that the mean of so many new values leaves with this probability."""
-        half = -float(special.stdtrit(self.freedom, level / 2)) * math.sqrt(
-            self.variance / values + self.error
-        )
+        deviation = math.sqrt(self.variance / values + self.error)
+        half = deviation * float(special.stdtrit(self.freedom, 1 - level / 2))
         return self.mean - half, self.mean + half
 
 

@@ -178,11 +178,13 @@ def check_bands(runs: list[Run], args: argparse.Namespace) -> list[str]:
     with tempfile.TemporaryDirectory(prefix="tlhelpers-") as tmp:
         results = Path(tmp, provenance.RESULTS)
         results.mkdir(parents=True)
-        os.environ["TLHELPERS_SEEDS"] = ",".join(map(str, bands.FRESH))
         for chapter in sorted({suspect.chapter for suspect in suspects}):
             print(f"{chapter} ({args.profile}) measuring fresh seeds ...", flush=True)
+            copy = Path(tmp, f"{chapter}.ipynb")
+            text = find(chapter).read_text(encoding="utf-8")
+            copy.write_text(text.replace("P.seeds", str(bands.FRESH)), encoding="utf-8")
             try:
-                execute(find(chapter), args.profile, Path(tmp), {"MEASURE": True}, args.timeout, results)
+                execute(copy, args.profile, results, {"MEASURE": True}, args.timeout, results)
             except RunError as error:
                 print(f"{chapter}: {error}")
         fresh = stored.quantities(args.profile, Path(tmp))

@@ -52,6 +52,7 @@ def test_no_band_is_narrower_than_its_test_set_allows() -> None:
         assert band.ends(0.05, 2)[1] < band.ends(0.05)[1] < band.ends(0.01)[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seeds", "share"), [(3, 0.7), (5, 0.9), (8, 0.9)])
 def test_alarms_and_what_is_found(seeds: int, share: float) -> None:
     """Runs of the book's claims, whose spreads differ as those that are stored do.

@@ -80,7 +80,7 @@ class Contrast:
         seeds = len(self.gaps[0])
         if self.p is None:
             return f"{'so' if self.holds else 'not so'} in each of {seeds} seeds; no test"
-        found = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.2g}"
+        found = "p\u00a0<\u00a00.001" if self.p < 0.001 else f"p\u00a0=\u00a0{self.p:.2g}"
         if ">" in self.relation:
             return f"{'holds' if self.holds else 'not borne out'}, {found}"
         if "=" in self.relation and seeds < FEWEST_EQUAL:

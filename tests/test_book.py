@@ -272,7 +272,7 @@ def test_a_figure_becomes_part_of_its_page() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("path", kernel.notebooks(), ids=lambda p: p.stem)
 def test_quizzes_do_not_stumble_over_slow_formulas(site: Path, path: Path) -> None:
-    """A quiz asks for the version of MathJax, which has none until it is loaded: an error on a slow computer."""
+    """A quiz asks for the version of MathJax, which has none until it is loaded."""
     html = (site / "notebooks" / f"{path.stem}.html").read_text(encoding="utf-8")
     assert "version[0] ==" not in html
     assert "version?.[0] ==" in html

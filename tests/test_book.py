@@ -288,8 +288,9 @@ def test_figures_stand_in_their_pages(site: Path) -> None:
         plots = re.findall(r'<svg class="plot" .*?</svg>', html, re.S)
         assert len(plots) == stored_figures, path.stem
         assert not re.search(r'<img [^>]*src="[^"]*\.svg"[^>]*>', html.partition("<article")[2]), path.stem
-        ids = re.findall(r' id="(plot-[^"]+)"', html)
-        assert len(ids) == len(set(ids)), path.stem
+        owners = [set(re.findall(r' id="(plot-\d+-)?', plot)) for plot in plots]
+        assert [len(owner) for owner in owners] == [1] * len(plots), path.stem
+        assert len(set().union(*owners)) == len(plots), path.stem
         assert all(
             len(words) > 40 for words in re.findall(r'class="plot" role="img" aria-label="(.*?)"', html)
         )

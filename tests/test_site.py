@@ -38,7 +38,6 @@ STILL_WIDE = {
         "08_comparison",
         "09_vgg16",
         "10_tuning",
-        "11_evaluating",
         "12_errors_calibration",
         "13_choosing_the_source",
         "14_your_own_images",

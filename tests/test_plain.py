@@ -13,7 +13,7 @@ import pytest
 from tools.numbers import kernel, provenance
 from tools.numbers.provenance import ROOT
 
-CHAPTERS = [kernel.find(name) for name in ("01", "04", "04b")]
+CHAPTERS = [kernel.find(name) for name in ("01", "03", "04", "04b")]
 ALLOWED = {("backbones", "load"), ("data", "load")}
 ACCURACY = re.compile(r"accuracy on the test images: ([\d.]+)%")
 WIDTH = 79

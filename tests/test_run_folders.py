@@ -1,6 +1,7 @@
 """`tlhelpers run` on folders as people bring them: nothing goes by a guess, and what it says is true."""
 
 import functools
+import inspect
 import re
 import tarfile
 from dataclasses import replace
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 
 import tiny
 from test_run import COLOURS, fill, made_up, picture, tidy_machine  # noqa: F401
-from tlhelpers import data
+from tlhelpers import data, decision, finetune, heads, recipes
 from tlhelpers.app import cli, commands, methods, report, verdict
 from tlhelpers.app import run as pipeline
 from tlhelpers.data import folder_check
@@ -421,21 +422,40 @@ def test_each_number_of_images_has_one_choice():
     assert all(choice.why for choice in methods.CHOICES)
 
 
+def test_what_is_tried_is_what_the_table_advises(monkeypatch):
+    """From where there are images to choose by: near photographs, which is what most people have."""
+    names = {"linear probe": {"probe"}, "several depths": {"depths"}, "fine-tuning": {"top_blocks"}}
+    for n in (methods.ENOUGH, 100, 1000):
+        tried = methods.choice_for(n).methods
+        assert decision.advise(n).method in set.union(*(names[name] for name in tried))
+    followed = []
+    monkeypatch.setattr(finetune, "fine_tune", lambda *args, **options: followed.append(args))
+    monkeypatch.setattr(finetune, "freeze", lambda backbone, up_to: followed.append(up_to))
+    f, y = np.random.default_rng(0).normal(size=(24, 4)), tiny.make_dataset().y_train
+    probe = heads.linear_probe(f, y, f, y)
+    border = inspect.signature(pipeline.from_folder).parameters["border"].default
+    methods._tuned(tiny.make_dataset(), probe, 5, settings(border=border), lambda done: None)
+    assert followed[0] == decision.BORDER
+    assert followed[1][2] == recipes.Recipe(epochs=5)
+
+
 def settings(**changes):
     fields = {"backbone": tiny.make_backbone(), "seed": 0, "epochs": 4, "mirror": True, "border": "block1"}
-    return methods.Settings(**fields, **{"deadline": float("inf"), "step": None, **changes})
+    return methods.Settings(**fields | {"deadline": float("inf"), "step": None} | changes)
 
 
 def test_a_budget_takes_fewer_images_or_none_and_says_so(monkeypatch):
     monkeypatch.setattr(methods.time, "perf_counter", lambda: 0.0)
     ds = replace(tiny.make_dataset(), x_train=tiny.images(600), y_train=np.arange(600) % 3)
-    part, note = methods._affordable(ds, 0.01, settings())
-    assert len(part.y_train) == 600
-    assert not note
-    part, note = methods._affordable(ds, 0.01, settings(deadline=6.0))
-    assert len(part.y_train) == 100
-    assert "took 100 of 600 training images: the time allows" in note
-    part, note = methods._affordable(ds, 0.01, settings(deadline=0.5))
+    part, epochs, note = methods._affordable(ds, 4, 0.01, settings())
+    assert (len(part.y_train), epochs, note) == (600, 4, "")
+    part, epochs, note = methods._affordable(ds, 4, 0.01, settings(deadline=33.0))
+    assert (len(part.y_train), epochs) == (600, 3)
+    assert "took 600 of 600 training images, 3 times each: the time allows" in note
+    part, epochs, note = methods._affordable(ds, 4, 0.01, settings(deadline=6.0))
+    assert (len(part.y_train), epochs) == (120, 3)
+    assert "took 120 of 600 training images, 3 times each: the time allows" in note
+    part, _, note = methods._affordable(ds, 4, 0.01, settings(deadline=0.5))
     assert part is None
     assert "left out: the time" in note
 

@@ -66,7 +66,9 @@ def run(
         int, _said(_TRAINING, "", "Side in pixels that it sees.", "--size", "--image-size", min=32)
     ] = 224,
     time: Annotated[str, _said(_TRAINING, "90s|5m|1h", "Budget: fine-tuning takes what fits.")] = "",
-    epochs: Annotated[int, _said(_TRAINING, "", "Epochs of fine-tuning; 0 leaves it out.", min=0)] = 4,
+    epochs: Annotated[
+        int | None, _said(_TRAINING, "", "Of fine-tuning: 0 for none; default: by the images.", min=0)
+    ] = None,
     mirror: Annotated[bool, _said(_TRAINING, "", "A mirrored image is valid: not so of letters.")] = True,
 ) -> None:
     """Train a classifier on a folder of your own images, test it, and write a report and the model.

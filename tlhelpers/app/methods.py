@@ -15,14 +15,13 @@ from tlhelpers.extras import extra
 with extra("app"):
     import psutil
 
-__all__ = ["CHOICES", "RECIPE", "Candidate", "Fitted", "Settings", "Step", "candidate", "choice_for"]
+__all__ = ["CHOICES", "Candidate", "Fitted", "Settings", "Step", "candidate", "choice_for"]
 __all__ += ["cross_validated", "in_batches", "outputs", "validated"]
 
 # Takes a title and the number of rounds, if it is known. Returns a context manager, which gives what is to be
 # called with the number of rounds done.
 Step = Callable[[str, int | None], Any]
 
-RECIPE = recipes.Recipe(epochs=4, learning_rate=3e-4)
 BATCH = 32  # images on which a trained model is called at a time
 PIECE = 512  # images whose features are computed between two signs of progress
 REFIT_SECONDS = 20.0  # a fine-tuning that took longer is not done again with the validation images
@@ -46,23 +45,23 @@ class Choice:
     why: str
 
 
-# With 5 images a class, fine-tuning was no better than the probe in chapter 8; with 50, training the upper
-# blocks was better by 8.9 points. Between the two nothing is measured. The border is where a tenth of a
-# class, set aside for validation, would be fewer than three images: with so few, nothing can be chosen.
+# Where a tenth of a class, set aside for validation, would be fewer than three images, nothing can be chosen.
+# From there on `decision` says what was worth trying; a test holds that the two agree.
+ENOUGH = 30
 CHOICES = (
     Choice(
-        30,
+        ENOUGH,
         ("linear probe",),
         5,
-        "With fewer than 30 images in a class, few can be set aside to choose and to test. So one simple "
-        "method is used, and each image is named once by a model that was trained without it "
+        f"With fewer than {ENOUGH} images in a class, few can be set aside to choose and to test. So one "
+        "simple method is used, and each image is named once by a model that was trained without it "
         "(cross-validation).",
     ),
     Choice(
         float("inf"),
         ("linear probe", "several depths", "fine-tuning"),
         0,
-        "With 30 images in each class or more, fine-tuning may pay; the validation images decide.",
+        f"With {ENOUGH} images in each class or more, fine-tuning may pay; the validation images decide.",
     ),
 )
 
@@ -89,7 +88,7 @@ class Settings:
     Attributes:
         backbone: The pretrained network.
         seed: Of the training.
-        epochs: Of fine-tuning; 0 leaves it out.
+        epochs: Of fine-tuning; 0 leaves it out, None takes `tlhelpers.recipes.epochs_for`.
         mirror: Whether a mirrored image is a valid image.
         border: Beginning of a layer's name: this layer and what is below it stay frozen in fine-tuning.
         deadline: Value of ``time.perf_counter`` at which training should be done; infinite for no limit.
@@ -98,7 +97,7 @@ class Settings:
 
     backbone: Backbone
     seed: int
-    epochs: int
+    epochs: int | None
     mirror: bool
     border: str
     deadline: float
@@ -187,19 +186,17 @@ def validated(ds: data.Dataset, choice: Choice, s: Settings) -> Fitted:
     logits = {n: np.asarray(p.to_keras()(np.asarray(f_val[:, columns[n]]))) for n, p in fitted.items()}
     candidates = [candidate(name, logits[name].argmax(axis=1), ds, seconds) for name in fitted]
     notes, n_tuned, tuned = [choice.why], 0, None
-    if s.epochs and "fine-tuning" in choice.methods:
+    epochs = recipes.epochs_for(len(ds.y_train)) if s.epochs is None else s.epochs
+    if epochs and "fine-tuning" in choice.methods:
         if max(c.val_accuracy for c in candidates) == 1:
-            part, note = (
-                None,
-                "Fine-tuning was left out: a probe names all validation images rightly already.",
-            )
+            part, note = None, "Fine-tuning was left out: a probe names all validation images rightly."
         else:
-            part, note = _affordable(ds, per_image, s)
+            part, epochs, note = _affordable(ds, epochs, per_image, s)
         notes += [note] if note else []
         if part is not None:
             clock, n_tuned = time.perf_counter(), len(part.y_train)
-            with s.step(f"Fine-tuning above {s.border}", s.epochs) as update:
-                tuned = _tuned(part, fitted["linear probe"], s, update)
+            with s.step(f"Fine-tuning above {s.border}", epochs) as update:
+                tuned = _tuned(part, fitted["linear probe"], epochs, s, update)
                 size = s.backbone.image_size
                 logits["fine-tuning"] = in_batches(lambda x: outputs(tuned, data.resize(x, size)), ds.x_val)
             named = logits["fine-tuning"].argmax(axis=1)
@@ -215,8 +212,8 @@ def validated(ds: data.Dataset, choice: Choice, s: Settings) -> Fitted:
         assert tuned is not None
         model = tuned
         if best.seconds < min(REFIT_SECONDS, s.deadline - time.perf_counter()) and n_tuned == len(ds.y_train):
-            with s.step("Fine-tuning again, with the validation images", s.epochs) as update:
-                model = _tuned(_joined(ds), fitted["linear probe"], s, update)
+            with s.step("Fine-tuning again, with the validation images", epochs) as update:
+                model = _tuned(_joined(ds), fitted["linear probe"], epochs, s, update)
             notes.append("Once chosen, it was trained again, with the validation images.")
     return Fitted(model, tuple(candidates), best.name, ds.y_val, logits[best.name], n_tuned, notes)
 
@@ -233,27 +230,34 @@ def _probe_model(backbone: Backbone, name: str, probe: heads.LinearProbe, n_clas
     return finetune.build_classifier(backbone, n_classes, probe.to_keras())
 
 
-def _affordable(ds: data.Dataset, per_image: float, s: Settings) -> tuple[data.Dataset | None, str]:
-    """As many training images as time and memory allow, and in words why not all; None for too few."""
+def _affordable(
+    ds: data.Dataset, epochs: int, per_image: float, s: Settings
+) -> tuple[data.Dataset | None, int, str]:
+    """As many images and epochs as time and memory allow, and in words why not all; None for too few."""
     n = len(ds.y_train)
-    # Twice through the frozen part, for both views; the upper blocks forwards and backwards in each epoch.
-    in_time = (s.deadline - time.perf_counter()) / (per_image * (2 + s.epochs))
     # The activations of an image take about as much as its pixels; half of the memory is for them.
-    most = min(n, psutil.virtual_memory().available / (6 * s.backbone.image_size**2), in_time)
-    if most >= n:
-        return ds, ""
-    what = "the time" if in_time <= most else "the memory"
+    most = min(n, int(psutil.virtual_memory().available / (6 * s.backbone.image_size**2)))
+    # In units of the whole network's way forwards: the frozen part for both views, then the upper blocks
+    # forwards and backwards in each epoch.
+    left = (s.deadline - time.perf_counter()) / per_image
+    what, fewest = "the memory", min(epochs, 3)
+    if left < most * (2 + epochs):
+        what = "the time"
+        most = min(most, int(left / (2 + fewest)))  # epochs go first, then images
+        epochs = max(fewest, min(epochs, int(left / max(most, 1)) - 2))
     if most < 10 * ds.n_classes:
-        return None, f"Fine-tuning was left out: {what} allows for too few images."
-    part = int(most)  # stratified, as each beginning of the training images is
-    kept = replace(ds, x_train=ds.x_train[:part], y_train=ds.y_train[:part])
-    return kept, f"Fine-tuning took {part:,} of {n:,} training images: {what} allows for no more."
+        return None, epochs, f"Fine-tuning was left out: {what} allows for too few images."
+    if most == n and what == "the memory":
+        return ds, epochs, ""
+    note = f"Fine-tuning took {most:,} of {n:,} training images, {epochs} times each: {what} allows no more."
+    # Stratified, as each beginning of the training images is.
+    return replace(ds, x_train=ds.x_train[:most], y_train=ds.y_train[:most]), epochs, note
 
 
 def _tuned(
-    ds: data.Dataset, probe: heads.LinearProbe, s: Settings, update: Callable[[int], None]
+    ds: data.Dataset, probe: heads.LinearProbe, epochs: int, s: Settings, update: Callable[[int], None]
 ) -> keras.Model:
-    """Fine-tunes a copy of the backbone under the probe's head."""
+    """Fine-tunes a copy of the backbone under the probe's head, by the course's recipe."""
     keras.utils.set_random_seed(s.seed)
     network = keras.models.clone_model(s.backbone.model)
     network.set_weights(s.backbone.model.get_weights())
@@ -262,7 +266,7 @@ def _tuned(
     model = finetune.build_classifier(copy, ds.n_classes, probe.to_keras(), dropout=0.2, augmentation=flip)
     finetune.freeze(copy, up_to=s.border)
     watch = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: update(epoch + 1))
-    finetune.fine_tune(model, ds, replace(RECIPE, epochs=s.epochs), cache=True, callbacks=[watch])
+    finetune.fine_tune(model, ds, recipes.Recipe(epochs=epochs), cache=True, callbacks=[watch])
     return model
 
 

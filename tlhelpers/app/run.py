@@ -12,7 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tlhelpers import backbones, data, finetune, staging
+from tlhelpers import backbones, data, decision, finetune, staging
 from tlhelpers.backbones import Backbone
 from tlhelpers.data import folder_check
 from tlhelpers.data.folder_check import FolderCheck
@@ -21,11 +21,11 @@ from tlhelpers.extras import extra
 
 with extra("app"):
     from tlhelpers.app import methods, model_file, predict, report
-    from tlhelpers.app.methods import RECIPE, Fitted, Settings, Step
+    from tlhelpers.app.methods import Fitted, Settings, Step
     from tlhelpers.app.model_file import About, Predict
     from tlhelpers.app.report import Outcome
 
-__all__ = ["RECIPE", "from_folder", "temperature"]
+__all__ = ["from_folder", "temperature"]
 
 COMPARED = 32  # images on which the exported models are compared with the trained one
 TOLERANCE = 1e-3  # of a probability
@@ -42,11 +42,11 @@ def from_folder(
     *,
     image_size: int = 224,
     seed: int = 0,
-    epochs: int = RECIPE.epochs,
+    epochs: int | None = None,
     mirror: bool = True,
     overwrite: bool = False,
     backbone: Backbone | None = None,
-    border: str = "block5",
+    border: str = decision.BORDER,
     seconds: float = math.inf,
     layout: data.Layout | None = None,
     copies: str = "group",
@@ -69,13 +69,13 @@ def from_folder(
             in ``predictions.csv``.
         image_size: Side in pixels at which the backbone sees an image.
         seed: Of the split and of the training.
-        epochs: Epochs of fine-tuning; 0 leaves it out.
+        epochs: Epochs of fine-tuning; 0 leaves it out, ``None`` takes more of them the fewer the images are.
         mirror: Whether a mirrored image is a valid image. It is not for letters, digits or road signs.
         overwrite: Whether to replace the files of an earlier report.
         backbone: ``None`` takes EfficientNet-Lite0 with the weights of ImageNet; of another one its own image
             size counts.
         border: Beginning of a layer's name: this layer and what is below it stay frozen in fine-tuning.
-        seconds: Budget: fine-tuning takes no more images than fit into it, or is left out.
+        seconds: Budget: fine-tuning takes no more epochs and images than fit into it, or is left out.
         layout: How the folder is to be read, where the names in it leave that open.
         copies: What is done about pictures that look alike, see `folder_check.load`.
         group: What belongs together on one side of the split, see `folder_check.load`.

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tlhelpers.course import claims
-from tools.numbers import kernel, stored
-from tools.numbers.bands import MIN_SEEDS
+from tlhelpers import intervals
+from tools.numbers import contrasts, kernel, stored
 from tools.numbers.provenance import ROOT, is_exact
 
 NOTEBOOKS = kernel.notebooks()
@@ -27,11 +26,11 @@ def test_there_are_claims() -> None:
 def test_stored_claim_is_a_mean_of_seeds(name: str) -> None:
     """What the book prints is a mean of at least three seeds, inside its interval and its range."""
     claim = CLAIMS[name]
-    assert claim["n"] >= MIN_SEEDS, (
+    assert claim["n"] >= contrasts.FEWEST, (
         f"{name} is a mean of {claim['n']}; measure more: make notebooks MEASURE=1"
     )
-    assert claim["low"] <= claim["mean"] <= claim["high"]
-    lowest, highest = claims.RANGES.get(claim["unit"], (-math.inf, math.inf))
+    lowest, highest = intervals.RANGES.get(claim["unit"], (-math.inf, math.inf))
+    assert lowest <= claim["low"] <= claim["mean"] <= claim["high"] <= highest
     assert all(lowest <= value <= highest for value in claim["values"])
 
 
@@ -51,11 +50,11 @@ def test_smoke_records_each_claim(path: Path, smoke_run: Callable[[str], kernel.
     measured_now = {claim["name"] for claim in here if claim["live"] is not None}
     assert measured_now <= set(found) <= {claim["name"] for claim in here}
     for name, claim in found.items():
-        lowest, highest = claims.RANGES.get(claim["unit"], (-math.inf, math.inf))
+        lowest, highest = intervals.RANGES.get(claim["unit"], (-math.inf, math.inf))
         assert claim["values"], name
         # A difference of two recorded quantities has no live value of its own.
         live = [] if claim["live"] is None else [claim["live"]]
-        for value in (*claim["values"], claim["mean"], *live):
+        for value in (*claim["values"], *live):
             assert math.isfinite(value), f"{name}: {value}"
             assert lowest <= value <= highest, f"{name}: {value} (unit {claim['unit']!r})"
 

@@ -12,7 +12,7 @@ from tools.numbers.provenance import ROOT
 PACKAGE = ROOT / "tlhelpers"
 # From the bottom to the top: a room imports from rooms below it, never from beside or above.
 ORDER = (
-    {"checks", "decision", "downloads", "extras", "fingerprint", "layers", "paths", "batches"},
+    {"checks", "decision", "downloads", "extras", "fingerprint", "intervals", "layers", "paths", "batches"},
     {"cache", "data", "staging"},
     {"backbones", "losses", "recipes", "evaluation"},
     {"features", "plots"},

@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from tlhelpers.course import claims
-from tools.numbers import bands, kernel, provenance, run, stamp
-from tools.numbers.kernel import Run, RunError
+from tools.numbers import kernel, provenance, run, stamp
+from tools.numbers.kernel import RunError
 from tools.numbers.provenance import ROOT
 
 PARAMETERS = "PROFILE = None\nMEASURE = False"
@@ -216,23 +216,6 @@ def test_outputs_of_an_edited_notebook_are_not_stored(tmp_path: Path, out: Path)
     before, code = path.read_bytes(), provenance.output_code(path)
     run.store(kernel.execute(path, "laptop", out), path, before, code)
     assert json.loads(path.read_text())["metadata"]["tlhelpers"]["code"] == provenance.output_code(path)
-
-
-def test_bands_report(tmp_path: Path) -> None:
-    """What leaves its band is named with its value; what cannot be compared is counted."""
-    results = tmp_path / provenance.RESULTS
-    results.mkdir(parents=True)
-    values = {"0": 0.5, "1": 0.6, "2": 0.7}
-    content = {"records": {seed: {"values": {"a": value, "b": 0.5}} for seed, value in values.items()}}
-    (results / "01_n.laptop.json").write_text(json.dumps(content), encoding="utf-8")
-    assert bands.band([0.5, 0.6, 0.7]) == pytest.approx((0.3, 0.9))
-    with pytest.raises(ValueError, match="at least 3"):
-        bands.band([0.5, 0.6])
-    found = [{"name": "a", "live": 0.91}, {"name": "b", "live": 0.5}, {"name": "c", "live": 0.5}]
-    assert bands.report([Run("01_n", "laptop", tmp_path, claims=found)], tmp_path) == [
-        "01_n: a is 0.91 now, outside 0.3 to 0.9",
-        "2 live values compared, 1 outside, 1 claims without one",
-    ]
 
 
 def test_the_machine_of_a_measurement_is_where_a_stamp_looks() -> None:

@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from tlhelpers import plots
-from tlhelpers.evaluation import calibration, t_interval
+from tlhelpers.evaluation import calibration
+from tlhelpers.intervals import mean_interval
 
 RESULTS = {"from scratch": [0.5, 0.52, 0.54], "fine-tuning": [0.8, 0.81, 0.79], "something else": [0.7]}
 
@@ -48,7 +49,7 @@ def test_compare_has_a_row_a_method_and_labels():
 def test_compare_draws_the_seeds_the_mean_and_the_interval():
     ax = plots.compare({"fine-tuning": RESULTS["fine-tuning"]}, "%")
     (errorbar,) = ax.containers
-    mean, low, high = t_interval([80.0, 81.0, 79.0])
+    mean, low, high = (100 * end for end in mean_interval([0.80, 0.81, 0.79], "%"))
     data, _, (bar,) = errorbar.lines
     assert data.get_xdata()[0] == pytest.approx(mean)
     np.testing.assert_allclose(bar.get_segments()[0][:, 0], [low, high])
@@ -186,7 +187,7 @@ def test_learning_curves():
     assert "60.0 % at 10, 80.0 % at 100" in words
     assert ax.lines[0].get_color() == plots.METHODS["linear probe"][0]
     band = ax.collections[0].get_paths()[0].vertices
-    assert band[:, 1].min() == pytest.approx(t_interval(100 * curve[0])[1])
+    assert band[:, 1].min() == pytest.approx(100 * mean_interval(curve[0], "%")[1])
     assert [t.get_text() for t in ax.get_xticklabels()] == ["10", "100"]
     assert "at 100" in plots.learning_curves([10, 100], {"one seed": curve[:, :1]})[1]
     with pytest.raises(ValueError, match=r"must be \(3, seeds\)"):

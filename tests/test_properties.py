@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from test_losses import gradient
-from tlhelpers import cache, checks, evaluation, fingerprint, losses
+from tlhelpers import cache, checks, evaluation, fingerprint, intervals, losses
 from tlhelpers.data import _copies, _decoding, _scan, _splits  # the arithmetic alone, without files
 from tlhelpers.evaluation import calibration, confusion, errors, transferability
 from tlhelpers.features import _key
@@ -35,6 +35,23 @@ FEW = settings(max_examples=12)  # for what is computed by a backend
 def floats(shape, largest: float = 10) -> st.SearchStrategy:
     """Arrays of sound numbers in single precision."""
     return arrays.arrays(np.float32, shape, elements=st.floats(-largest, largest, width=32))
+
+
+# --- Intervals ---
+
+
+@given(st.data(), st.sampled_from([(0.0, 1.0), (-1.0, 1.0), (0.0, np.inf), (-2.0, 2.0)]), st.booleans())
+def test_intervals_stay_where_the_quantity_can_be(data, between, of_points):
+    """Whatever the seeds: the mean lies inside the interval, and the interval inside the quantity's range."""
+    most = min(between[1], 1e6)
+    values = data.draw(
+        st.lists(st.floats(between[0], most) | st.sampled_from([between[0], most]), min_size=1)
+    )
+    unit = "pp" if of_points and between == (-1.0, 1.0) else ""
+    mean, low, high = intervals.mean_interval(values, unit, between)
+    rounding = 1e-9 * max(1, abs(mean))
+    assert between[0] <= low <= mean + rounding
+    assert mean - rounding <= high <= between[1]
 
 
 # --- Splits ---

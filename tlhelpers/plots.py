@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tlhelpers.evaluation import t_interval
 from tlhelpers.evaluation.calibration import Reliability
 from tlhelpers.evaluation.confusion import Confusion, confusion
 from tlhelpers.extras import extra
+from tlhelpers.intervals import t_interval
 
 with extra("plots"):
     import matplotlib.pyplot as plt
@@ -102,7 +102,7 @@ def compare(results: Mapping[str, Sequence[float] | np.ndarray], xlabel: str, ax
         v = 100 * np.atleast_1d(np.asarray(values, float))
         color, marker = METHODS.get(name, METHODS["faulty"])
         ax.plot(v, np.full(len(v), row), ".", color=color, alpha=0.5, markersize=9)
-        mean, low, high = t_interval(v) if len(v) > 1 else (v[0], v[0], v[0])
+        mean, low, high = t_interval(v.tolist(), between=(0, 100))
         ax.errorbar(
             mean, row, xerr=[[mean - low], [high - mean]], fmt=marker, color=color, capsize=4, markersize=8
         )
@@ -199,7 +199,7 @@ def learning_curves(
         if v.ndim != 2 or len(v) != len(sizes):
             raise ValueError(f"The curve {name!r} must be ({len(sizes)}, seeds); it is {v.shape}.")
         color, marker = METHODS.get(name, (color, marker))
-        ends = np.array([t_interval(row) if len(row) > 1 else (row[0],) * 3 for row in v])
+        ends = np.array([t_interval(row.tolist(), between=(0, 100)) for row in v])
         ax.plot(sizes, ends[:, 0], f"{marker}-", color=color, label=name)
         ax.fill_between(sizes, ends[:, 1], ends[:, 2], color=color, alpha=0.2)
         words.append(f"{name}: {ends[0, 0]:.1f} % at {sizes[0]:,}, {ends[-1, 0]:.1f} % at {sizes[-1]:,}")

@@ -20,6 +20,7 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
+from tlhelpers.intervals import mean_interval
 from tools.numbers import stored
 
 logger = logging.getLogger(__name__)
@@ -141,7 +142,9 @@ class Explorer(Component):
             self.values.append([stored.quantity(self.results, options["file"], key) for key in keys])
         names = [series["name"] for series in options["series"]]
         scaled = 100 if self.unit in ("%", "pp") else 1
-        self.ends = [[[scaled * end for end in stored.t_interval(v)] for v in row] for row in self.values]
+        self.ends = [
+            [[scaled * end for end in mean_interval(v, self.unit)] for v in row] for row in self.values
+        ]
         word = {"%": " (%)", "pp": " (points)", "": ""}.get(self.unit, f" ({self.unit})")
         if self.cases:
             figure = self.bars(f"{options['y']}{word}")

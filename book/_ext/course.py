@@ -6,21 +6,24 @@ Roles:
     ``{outcome}`tl-03-2``` prints the id of a learning outcome as a badge.
     ``{measured}`growth:rows.0.seconds``` prints a number of a benchmark, ``{measured}`...:%``` in percent.
     ``{advice}`near 20``` prints what to try first with so many labels a class at that distance.
+    ``{finds}`name``` marks a sentence that compares, and leads to its contrast (`tools.numbers.contrasts`).
 
 Directives:
     ``{runtimes}`` prints the table of all chapters and profiles.
     ``{benchmark} growth`` prints the table of a benchmark, and says on what machine and code it was made;
     ``{benchmark} engines files`` prints one of several tables.
-    ``{claims}`` prints all claims, each with the sentence that uses it.
+    ``{claims}`` prints all claims, each with the sentence that uses it; ``{contrasts}`` all contrasts.
     ``{benchmarks}`` prints all benchmarks, with their machine and date.
     ``{decision}`` prints the table behind ``{advice}``.
     ``{assignments}`` prints the assignments with their points; ``{assessment}`` what assesses each outcome.
     ``{explorer}`` and ``{results}`` stand in ``components``.
 
-A name that no notebook recorded is a warning, and so an error in a strict build. While a text is written
+A name that no notebook recorded is a warning, and so an error in a strict build; so is a sentence whose
+contrast the stored seeds do not bear out. While a text is written
 before its notebook is, ``COURSE_DRAFT=1`` turns these into visible question marks.
 """
 
+import itertools
 import os
 import re
 import sys
@@ -39,7 +42,7 @@ sys.path.insert(0, str(ROOT))  # the package, for the API pages; and the reader 
 
 from tlhelpers import decision  # noqa: E402
 from tools.grading import course as coursework  # noqa: E402
-from tools.numbers import stored  # noqa: E402
+from tools.numbers import contrasts, stored  # noqa: E402
 
 logger = logging.getLogger(__name__)
 PROFILES = ("smoke", "laptop", "gpu")
@@ -78,8 +81,27 @@ class ClaimRole(SphinxRole):
         number = nodes.inline(text, text, classes=["claim"])
         if self.env.docname == NUMBERS or NUMBERS not in self.env.found_docs or text.startswith("??"):
             return [number], []
-        address = f"{self.env.app.builder.get_relative_uri(self.env.docname, NUMBERS)}#claim-{name}"
-        return [nodes.reference("", "", number, refuri=address, internal=True, classes=["claim-link"])], []
+        return [row_link(self, f"claim-{name}", number, classes=["claim-link"])], []
+
+
+def row_link(role: SphinxRole, row: str, text: nodes.Node, **options: Any) -> nodes.reference:
+    """Return a link to a row of the page with all numbers."""
+    address = f"{role.env.app.builder.get_relative_uri(role.env.docname, NUMBERS)}#{row}"
+    return nodes.reference("", "", text, refuri=address, internal=True, **options)
+
+
+class FindsRole(SphinxRole):
+    """``{finds}`name```: a small mark behind a sentence that compares."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        """Return the mark; `read` complains of a contrast that does not hold."""
+        contrast = self.env.app.course_contrasts.get(self.text)
+        if contrast is None or NUMBERS not in self.env.found_docs:
+            return [], []
+        mark, what = ("✓", "Tested over seeds") if contrast.decided else ("○", "No verdict")
+        title = f"{what}: {contrast.relation.removeprefix(contrasts.EACH)}"
+        text = nodes.inline(mark, mark)
+        return [row_link(self, f"finds-{self.text}", text, classes=["finds"], reftitle=title)], []
 
 
 class RuntimeRole(SphinxRole):
@@ -295,8 +317,7 @@ class ClaimsDirective(SphinxDirective):
         said = stored.sentences(ROOT)
         found: list[nodes.Node] = []
         for notebook, claims in chapters.items():
-            address = self.env.app.builder.get_relative_uri(self.env.docname, f"notebooks/{notebook}")
-            link = nodes.reference("", "", nodes.literal(notebook, notebook), refuri=address, internal=True)
+            link = page_link(self, notebook)
             profile = f", profile {claims[0]['profile']}:"
             group = nodes.tgroup("", *[nodes.colspec(colwidth=w) for w in (46, 14, 18, 8, 14)], cols=5)
             group += nodes.thead("", self.row([nodes.Text(head)] for head in self.HEADER))
@@ -314,7 +335,7 @@ class ClaimsDirective(SphinxDirective):
             lambda m: f"**{{claim}}`{m[1]}:mean`**" if m[1] == name else f"{{claim}}`{m[1]}:mean`", sentence
         )
         words, _ = self.parse_inline(short)
-        interval = stored.shown(claim, "interval") if claim["low"] is not None else "–"
+        interval = stored.shown(claim, "interval") if claim["n"] > 1 else "–"
         cells: list[list[nodes.Node]] = [[*words, nodes.Text(" "), nodes.literal(name, name)]]
         date = stored.measured_on(claim, ROOT) or "–"
         for text in (stored.shown(claim, "mean"), interval, str(claim["n"]), date):
@@ -330,11 +351,47 @@ class ClaimsDirective(SphinxDirective):
         return nodes.row("", *[nodes.entry("", nodes.paragraph("", "", *cell)) for cell in cells])
 
 
+class ContrastsDirective(SphinxDirective):
+    """``{contrasts}``: every contrast, chapter by chapter."""
+
+    HEADER = ("Relation", "How far ahead", "Seeds", "Result")
+
+    def run(self) -> list[nodes.Node]:
+        """Return a line and a table for each chapter."""
+        self.env.note_reread()
+        found: list[nodes.Node] = []
+        every = self.env.app.course_contrasts.values()
+        for chapter, group in itertools.groupby(every, lambda contrast: contrast.chapter):
+            rows = []
+            for c in group:
+                texts = [c.gap, str(len(c.gaps[0])), c.verdict]
+                relation = nodes.literal(c.relation, c.relation, classes=["wraps"])
+                rows.append(ClaimsDirective.row([[relation], *([nodes.Text(unbroken(t))] for t in texts)]))
+                rows[-1]["ids"].append(f"finds-{c.name}")
+            table = nodes.tgroup("", *[nodes.colspec(colwidth=w) for w in (40, 26, 8, 26)], cols=4)
+            table += nodes.thead("", ClaimsDirective.row([nodes.Text(head)] for head in self.HEADER))
+            table += nodes.tbody("", *rows)
+            found += [
+                nodes.paragraph("", "", nodes.strong("", "", page_link(self, chapter))),
+                nodes.table("", table, classes=["claims"]),
+            ]
+        return found
+
+
+def page_link(directive: SphinxDirective, notebook: str) -> nodes.reference:
+    """Return a link to a chapter, by its file's name."""
+    address = directive.env.app.builder.get_relative_uri(directive.env.docname, f"notebooks/{notebook}")
+    return nodes.reference("", "", nodes.literal(notebook, notebook), refuri=address, internal=True)
+
+
 def read(app: Sphinx) -> None:
-    """Read all stored claims, runs and benchmarks once a build."""
+    """Read all stored claims, contrasts, runs and benchmarks once a build."""
     app.course_claims = stored.read_claims(ROOT)
     app.course_runs = stored.read_runs(ROOT)
     app.course_benchmarks = stored.read_benchmarks(ROOT)
+    app.course_contrasts = contrasts.read(ROOT)
+    for line in contrasts.broken(app.course_contrasts, ROOT):
+        complain(line, None)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -345,6 +402,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.setup_extension("components")
     app.connect("builder-inited", read)
     app.add_role("claim", ClaimRole())
+    app.add_role("finds", FindsRole())
     app.add_role("runtime", RuntimeRole())
     app.add_role("measured", MeasuredRole())
     app.add_role("outcome", OutcomeRole())
@@ -354,6 +412,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("benchmark", BenchmarkDirective)
     app.add_directive("benchmarks", BenchmarksDirective)
     app.add_directive("claims", ClaimsDirective)
+    app.add_directive("contrasts", ContrastsDirective)
     app.add_directive("assignments", AssignmentsDirective)
     app.add_directive("assessment", AssessmentDirective)
     return {"version": "1", "parallel_read_safe": False, "env_version": 2}

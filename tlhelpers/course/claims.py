@@ -25,13 +25,11 @@ import numpy as np
 
 from tlhelpers import data
 from tlhelpers.course import profiles
-from tlhelpers.evaluation import t_interval
+from tlhelpers.intervals import RANGES, format_value, mean_interval
 from tlhelpers.paths import atomic_path
 
 GLUE_PREFIX = "application/papermill.record/"  # how myst-nb marks an output that the text may use
 CODE = "TLHELPERS_CODE"  # environment: measurements -> {notebook or script that makes them: hash of its code}
-# What a value of each unit can be. A number without a unit brings its own ends.
-RANGES = {"%": (0.0, 1.0), "pp": (-1.0, 1.0), "s": (0.0, math.inf), "nats": (0.0, math.inf)}
 _PACKAGES = ("keras", "tensorflow", "tensorflow-cpu", "onnxruntime", "scikit-learn", "numpy")
 _INSTRUCTIONS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
 _SETTINGS = (
@@ -41,23 +39,6 @@ _SETTINGS = (
     "OPENBLAS_CORETYPE",
     "TF_ENABLE_ONEDNN_OPTS",
 )
-
-
-def format_value(value: float, unit: str) -> str:
-    """Formats a number for the text: ``%`` takes fractions, ``pp`` (points) differences of fractions.
-
-    Example:
-        >>> from tlhelpers.course import claims
-        >>> claims.format_value(0.123, "%"), claims.format_value(0.02, "pp")
-        ('12.3 %', '2.0 points')
-    """
-    if unit == "%":
-        return f"{100 * value:.1f} %"
-    if unit == "pp":
-        return f"{100 * value:.1f} points"
-    if unit == "s":
-        return f"{value:.0f} s" if abs(value) >= 10 else f"{value:.1f} s"
-    return f"{value:.3g}{' ' + unit if unit else ''}"
 
 
 def record(
@@ -70,7 +51,8 @@ def record(
 ) -> None:
     """Publishes a measured quantity under a name.
 
-    Prints one line and stores name, values, mean and 95 % t interval in the notebook's output.
+    Prints name, mean and 95 % interval (`tlhelpers.intervals.mean_interval`), and stores the values in the
+    notebook's output: what the book shows is computed from them.
 
     Args:
         name: Lower-case letters, digits and underscores; one name is recorded once in the whole course.
@@ -103,19 +85,13 @@ def record(
             raise ValueError(
                 f"The claim {name!r} (unit {unit!r}) lies in {lowest:g} to {highest:g}; {value:g} cannot be."
             )
-    mean, low, high = t_interval(v) if len(v) > 1 else (float(v[0]), None, None)
-    text = f"{name}: {format_value(mean, unit)}"
-    if low is not None and high is not None:
-        text += f" (95 % interval {format_value(low, unit)} to {format_value(high, unit)}, {len(v)} seeds)"
-    else:
-        text += " (one seed)"
-    claim = {"name": name, "values": v.round(6).tolist(), "mean": mean, "low": low, "high": high}
-    claim |= {
-        "unit": unit,
-        "n": len(v),
-        "text": text,
-        "live": None if live is None else round(float(live), 6),
-    }
+    mean, low, high = (format_value(end, unit) for end in mean_interval(v.tolist(), unit, between))
+    text = f"{name}: {mean} ("
+    text += f"95 % interval {low} to {high}, {len(v)} seeds)" if len(v) > 1 else "one seed)"
+    claim = {"name": name, "values": v.round(6).tolist(), "unit": unit}
+    claim["live"] = None if live is None else round(float(live), 6)
+    if between is not None:  # JSON has no infinity
+        claim["between"] = [end if math.isfinite(end) else None for end in between]
     print(text)
     try:
         from IPython import get_ipython

@@ -8,7 +8,8 @@
 - `reach`: which definitions of a notebook and of the package a piece of code depends on.
 - `provenance`: the hash of that code, and what is stored that other code has made.
 - `stamp`: writes today's hash under old measurements, after measuring one of them again.
-- `bands`: where a new measurement is expected.
+- `contrasts`: what sentences that compare rest on, tested on the stored seeds.
+- `bands`: where a new measurement is expected, and what leaves that place.
 
-All but `run`, `kernel` and `stamp` need the standard library alone: the website is built with them.
+All but `run`, `kernel`, `stamp` and `bands` need the standard library alone: the website is built with them.
 """

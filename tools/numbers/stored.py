@@ -6,10 +6,11 @@ Standard library only: the website's small environment and the tests use it too.
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from tlhelpers.intervals import format_value, mean_interval
 from tools.numbers import provenance
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,7 +38,7 @@ def claims_in(notebook: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def read_claims(root: Path = ROOT) -> dict[str, dict[str, Any]]:
-    """Return all claims stored in ``notebooks/`` by name, with ``notebook`` and ``profile`` added.
+    """Return all claims stored in ``notebooks/`` by name, with ``notebook``, ``profile`` and interval added.
 
     Raises:
         ValueError: two notebooks, or two cells, record the same name.
@@ -53,7 +54,13 @@ def read_claims(root: Path = ROOT) -> dict[str, dict[str, Any]]:
                     f"The claim {name!r} is recorded in {claims[name]['notebook']} and again in {path.stem}. "
                     "A name is recorded once in the whole course; rename one."
                 )
-            claims[name] = {**claim, "notebook": path.stem, "profile": profile}
+            between = claim.get("between")
+            if between is not None:  # JSON has no infinity
+                low, high = between
+                between = (-math.inf if low is None else low, math.inf if high is None else high)
+            ends = mean_interval(claim["values"], claim["unit"], between)
+            claims[name] = claim | dict(zip(("mean", "low", "high"), ends, strict=True))
+            claims[name] |= {"n": len(claim["values"]), "notebook": path.stem, "profile": profile}
     return claims
 
 
@@ -62,38 +69,34 @@ def names_recorded(path: Path) -> list[str]:
     return [claim["name"] for claim in claims_in(json.loads(path.read_text(encoding="utf-8")))]
 
 
+def spread(ends: Sequence[float], unit: str) -> str:
+    """Return the ends of an interval in words, the unit once."""
+    texts = [format_value(end, unit) for end in ends]
+    numbers, units = zip(*(text.split(" ", 1) if " " in text else (text, "") for text in texts), strict=True)
+    return " to ".join([numbers[0] if units[0] == units[1] else texts[0], texts[1]])
+
+
 def shown(claim: dict[str, Any], part: str = "") -> str:
     """Return a claim as the prose shows it.
 
-    The numbers come from the line that `claims.record` printed, so that book and notebook agree.
-
     Args:
-        claim: A stored claim.
+        claim: From `read_claims`.
         part: ``""`` for everything, ``"mean"`` or ``"interval"``.
 
     Raises:
         ValueError: there is no such part, or an interval was asked of a single value.
     """
-    text = claim["text"].removeprefix(f"{claim['name']}: ")
-    match = re.fullmatch(
-        r"(?P<mean>.+?) \((?:95 % interval (?P<low>.+) to (?P<high>.+), (?P<n>\d+) seeds|one seed)\)", text
-    )
-    if not match:
-        raise ValueError(f"The claim {claim['name']!r} has a text of unknown form: {claim['text']!r}.")
-    if part == "mean":
-        return match["mean"]
-    if part not in ("", "interval"):
+    mean, unit = format_value(claim["mean"], claim["unit"]), claim["unit"]
+    if part not in ("", "mean", "interval"):
         raise ValueError(f"A claim has no part {part!r}; write `name`, `name:mean` or `name:interval`.")
-    if match["low"] is None:
+    if part == "mean":
+        return mean
+    if claim["n"] == 1:
         if part == "interval":
             raise ValueError(f"The claim {claim['name']!r} is a single value and has no interval.")
-        return text
-    low, high = match["low"], match["high"]
-    low_unit, high_unit = low.partition(" ")[2], high.partition(" ")[2]
-    interval = f"{low.partition(' ')[0] if low_unit == high_unit else low} to {high}"
-    return (
-        interval if part == "interval" else f"{match['mean']} (95 % interval {interval}, {match['n']} seeds)"
-    )
+        return f"{mean} (one seed)"
+    interval = spread((claim["low"], claim["high"]), unit)
+    return interval if part == "interval" else f"{mean} (95 % interval {interval}, {claim['n']} seeds)"
 
 
 def read_runs(root: Path = ROOT) -> dict[str, dict[str, dict[str, Any]]]:
@@ -143,39 +146,6 @@ def quantity(results: dict[str, dict[str, Any]], file: str, key: str) -> list[fl
     return seeds
 
 
-def t_quantile(df: int, level: float = 0.95) -> float:
-    """Return the two-sided quantile of Student's t distribution: |t| stays below it with probability `level`.
-
-    For whole degrees of freedom the distribution is a finite sum (Abramowitz and Stegun, 26.7.3 and 26.7.4).
-    The website's environment has no SciPy.
-    """
-
-    def inside(angle: float) -> float:
-        """The probability of |t| < tan(angle) * sqrt(df)."""
-        odd = df % 2
-        term, total = (math.cos(angle) if odd else 1.0), 0.0
-        for k in range(2 + odd, df + 1, 2):
-            total += term
-            term *= (k - 1) / k * math.cos(angle) ** 2
-        return (angle + math.sin(angle) * total) * 2 / math.pi if odd else math.sin(angle) * total
-
-    low, high = 0.0, math.pi / 2
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if inside(middle) < level else (low, middle)
-    return math.tan(low) * math.sqrt(df)
-
-
-def t_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Return mean, lower and upper end of the 95 % t interval; a single value is all three."""
-    n, mean = len(values), math.fsum(values) / len(values)
-    if n == 1:
-        return mean, mean, mean
-    spread = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
-    half = t_quantile(n - 1) * spread / math.sqrt(n)
-    return mean, mean - half, mean + half
-
-
 def with_interval(values: Sequence[float], unit: str) -> str:
     """Return a quantity as a table shows it: ``83.9 % (82.8 to 84.9)``, or the number alone.
 
@@ -183,10 +153,8 @@ def with_interval(values: Sequence[float], unit: str) -> str:
         values: One number a seed.
         unit: ``"%"`` for shares, ``"pp"`` for differences of shares, or any other word, or ``""``.
     """
-    factor, digits, word = {"%": (100, ".1f", "%"), "pp": (100, ".1f", "points")}.get(unit, (1, ".3g", unit))
-    mean, low, high = (f"{factor * value:{digits}}" for value in t_interval(values))
-    text = f"{mean} {word}".strip()
-    return f"{text} ({low} to {high})" if len(values) > 1 else text
+    mean, low, high = (format_value(value, unit) for value in mean_interval(values, unit))
+    return f"{mean} ({low.split()[0]} to {high.split()[0]})" if len(values) > 1 else mean
 
 
 def measured(content: dict[str, Any], path: str, form: str = "") -> str:
@@ -244,20 +212,44 @@ def names_in_prose(root: Path = ROOT) -> dict[str, list[str]]:
     return used
 
 
+def each_sentence(root: Path = ROOT) -> Iterator[tuple[Path, str]]:
+    """Yield each sentence, item and row of what readers see, in Markdown, with its file."""
+    for path, text in prose(root).items():
+        for block in BLOCK_END.split(text):
+            for sentence in SENTENCE_END.split(block.strip().removeprefix("- ")):
+                words = " ".join(sentence.split())
+                if words.startswith("|"):  # a row of a table: its head, then its cells
+                    words = words.strip("| ").replace(" | ", ": ", 1).replace(" | ", "; ")
+                yield path, words
+
+
 def sentences(root: Path = ROOT) -> dict[str, str]:
     """Return what the book says with each claim: name to the first sentence that uses it, in Markdown.
 
     A claim has no description of its own, which could say something else than the text does.
     """
     found: dict[str, str] = {}
-    for text in prose(root).values():
-        for block in BLOCK_END.split(text):
-            for sentence in SENTENCE_END.split(block.strip().removeprefix("- ")):
-                words = " ".join(sentence.split())
-                if words.startswith("|"):  # a row of a table: its head, then its cells
-                    words = words.strip("| ").replace(" | ", ": ", 1).replace(" | ", "; ")
-                for name in CLAIM_ROLE.findall(sentence):
-                    found.setdefault(name, words)
+    for _, words in each_sentence(root):
+        for name in CLAIM_ROLE.findall(words):
+            found.setdefault(name, words)
+    return found
+
+
+def quantities(profile: str, root: Path = ROOT) -> dict[str, dict[str, float]]:
+    """Return the stored measurements of a profile: quantity to its value by seed.
+
+    Raises:
+        ValueError: two files measure the same quantity.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for path in sorted((root / RUNS).parent.glob(f"*.{profile}.json")):
+        here: dict[str, dict[str, float]] = {}
+        for seed, record in json.loads(path.read_text(encoding="utf-8"))["records"].items():
+            for name, value in record["values"].items():
+                here.setdefault(name, {})[seed] = float(value)
+        if twice := sorted(set(here) & set(found)):
+            raise ValueError(f"{path.name} measures {twice[0]!r} a second time; rename one.")
+        found |= here
     return found
 
 

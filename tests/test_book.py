@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tomllib
@@ -20,6 +21,8 @@ import yaml
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace
 
+import figures
+import repairs
 from tools import readme, repo_url
 from tools.links import site_pages
 from tools.numbers import kernel, stored
@@ -165,15 +168,27 @@ def test_structured_data(site: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("path", kernel.notebooks(), ids=lambda p: p.stem)
 def test_launch_buttons_lead_to_the_notebook(site: Path, path: Path) -> None:
-    """Colab and Binder open this notebook, in the form for learners, and so does the download."""
+    """Colab opens this notebook, in the form for learners, and so does Binder where it can run."""
     html = (site / "notebooks" / f"{path.stem}.html").read_text(encoding="utf-8")
     branch = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"]["branch"]
     address = repo_url.derived(repo_url.stored_url())
     links = set(re.findall(r'href="([^"]+)"', html))
     assert f"{address['colab']}/blob/{branch}/notebooks/{path.name}" in links
-    assert f"{address['binder']}/{branch}?urlpath=lab/tree/notebooks/{path.name}" in links
+    binder = f"{address['binder']}/{branch}?urlpath=lab/tree/notebooks/{path.name}"
+    assert (binder in links) == ("btn-launch-thebe" in html) == repairs.fits_binder(path.stem)
     assert f"../_sources/notebooks/{path.name}" in links
     assert html.index("</h1>") < html.index('<p class="open-in">') < html.index("<p>")
+
+
+def test_binder_is_offered_where_it_can_run() -> None:
+    """By the memory that was measured, in `smoke` where it is known; what was not measured is not offered."""
+    runs = stored.read_runs()
+    fits = {name for name in runs if repairs.fits_binder(name)}
+    assert 5 < len(fits) < len(runs)
+    for name, run in runs.items():
+        peak = run.get("smoke", run["laptop"])["peak_mb"]
+        assert (name in fits) == (peak <= repairs.BINDER_MB < 2048 - 256), name
+    assert not repairs.fits_binder("no_chapter")
 
 
 @pytest.mark.parametrize("path", kernel.notebooks(), ids=lambda p: p.stem)
@@ -226,6 +241,70 @@ def test_every_number_has_a_row(site: Path) -> None:
     assert 'href="../book/numbers.html#claim-fault_scaled_loss"' in listings
 
 
+# --- figures ---
+
+FIGURE = """<?xml version="1.0"?>
+<svg xmlns="http://www.w3.org/2000/svg" width="40pt" height="20pt" viewBox="0 0 400.5 200">
+ <metadata>a</metadata>
+ <defs><style type="text/css">*{stroke-linecap: butt}</style></defs><!-- 7 -->
+ <g id="a"><path d="M0 0" clip-path="url(#b)" style="fill: #0072b2; stroke: #000000"/></g>
+ <g transform="translate(1 2) scale(0.08 -0.08)"><use xlink:href="#c"/></g>
+ <image xlink:href="data:image/png;base64,id#0072b2"/></svg>"""
+
+
+def test_a_figure_becomes_part_of_its_page() -> None:
+    """Its colours are variables with the stored ones as default; its ids are its own; letters can be read."""
+    svg = figures.inline(FIGURE, 'A "line"', "p1-")
+    assert svg.startswith('<svg class="plot" role="img" aria-label="A &quot;line&quot;"')
+    assert 'style="fill: var(--plot-0072b2, #0072b2); stroke: var(--plot-000000, #000000)"' in svg
+    assert 'id="p1-a"' in svg
+    assert "url(#p1-b)" in svg
+    assert 'xlink:href="#p1-c"' in svg
+    assert "base64,id#0072b2" in svg
+    assert not re.search("metadata|<style|<!--", svg)
+    least = re.search(r"--least: (\d+)px", svg)
+    assert least
+    assert int(least[1]) * 8 / 400.5 == pytest.approx(11, abs=0.02)
+    with pytest.raises(ValueError, match="viewBox"):
+        figures.inline("<svg></svg>", "", "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", kernel.notebooks(), ids=lambda p: p.stem)
+def test_quizzes_do_not_stumble_over_slow_formulas(site: Path, path: Path) -> None:
+    """A quiz asks for the version of MathJax, which has none until it is loaded."""
+    html = (site / "notebooks" / f"{path.stem}.html").read_text(encoding="utf-8")
+    assert "version[0] ==" not in html
+    assert "version?.[0] ==" in html
+
+
+@pytest.mark.slow
+def test_figures_stand_in_their_pages(site: Path) -> None:
+    """No figure of a notebook is left as a file with its own colours; the dark theme has each colour."""
+    shown, colours = 0, set()
+    for path in kernel.notebooks():
+        stored_figures = path.read_text(encoding="utf-8").count('"image/svg+xml":')
+        html = (site / "notebooks" / f"{path.stem}.html").read_text(encoding="utf-8")
+        plots = re.findall(r'<svg class="plot" .*?</svg>', html, re.S)
+        assert len(plots) == stored_figures, path.stem
+        assert not re.search(r'<img [^>]*src="[^"]*\.svg"[^>]*>', html.partition("<article")[2]), path.stem
+        owners = [set(re.findall(r' id="(plot-\d+-)?', plot)) for plot in plots]
+        assert [len(owner) for owner in owners] == [1] * len(plots), path.stem
+        assert len(set().union(*owners)) == len(plots), path.stem
+        assert all(
+            len(words) > 40 for words in re.findall(r'class="plot" role="img" aria-label="(.*?)"', html)
+        )
+        shown += len(plots)
+        colours |= set(re.findall(r"var\(--plot-(\w+)", html))
+    assert shown > 20
+    dark = css_colours('html[data-theme="dark"] .plot')
+    known = {name.removeprefix("plot-") for name in dark} | {"ffffff"}
+    assert colours <= known, f"custom.css has no dark colour for {colours - known}"
+    for name, colour in dark.items():
+        if name[5:] not in ("dddddd", "d0d0d0", "cccccc", "bfbfbf"):  # lines behind the data, and frames
+            assert contrast(colour, "#14181e") >= 4.5, name
+
+
 # --- diagrams ---
 
 
@@ -270,6 +349,15 @@ def test_the_picture_of_the_readme_has_the_stored_numbers() -> None:
     """GitHub shows the file; it is drawn from what chapter 1 recorded."""
     assert readme.PICTURE.read_text(encoding="utf-8") == readme.drawn(), "run: python -m tools.readme"
     assert "book/_static/result.svg" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_preview_of_links_has_the_stored_numbers() -> None:
+    """A PNG of the size that others show, made of the same picture."""
+    picture = readme.PREVIEW.read_bytes()
+    assert picture.startswith(b"\x89PNG")
+    assert struct.unpack(">II", picture[16:24]) == readme.SIZE
+    assert len(picture) < 200_000
+    assert b"Source\0" + readme.digest(readme.card()) in picture, "run: python -m tools.readme"
 
 
 def test_every_diagram_is_used_and_has_words(diagrams: types.ModuleType) -> None:
@@ -386,6 +474,9 @@ def test_addresses_follow_from_the_repositorys(tmp_path: Path, owner: str, known
     out = tmp_path / "out"
     page = (out / "book" / "faq.html").read_text(encoding="utf-8")
     assert ('<link rel="canonical" href="https://you.github.io/course/book/faq.html"' in page) == known
+    image = ["https://you.github.io/course/_static/result.png"] if known else []
+    assert meta(page, "property", "og:image") == image
+    assert len(meta(page, "property", "og:image:alt")) == known
     assert (out / "sitemap.xml").is_file() == (out / "404.html").is_file() == known
     if known:
         listed = ET.fromstring((out / "sitemap.xml").read_bytes())

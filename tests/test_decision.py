@@ -44,6 +44,12 @@ def test_a_higher_mean_alone_is_not_enough():
     assert near(derived.derive(made)) == [("probe", 1, None)]
 
 
+def test_a_lead_in_every_seed_is_enough():
+    """Here the interval contains zero: three seeds scatter."""
+    made = runs(probe={50: [0.5, 0.6, 0.7]}, top_blocks={50: [0.51, 0.8, 0.85]})
+    assert near(derived.derive(made)) == [("top_blocks", 1, None)]
+
+
 def test_the_same_seeds_or_nothing():
     made = runs(probe={50: [0.5, 0.6, 0.7]}, top_blocks={50: [0.7, 0.7]})
     with pytest.raises(SystemExit, match="top_blocks"):

@@ -128,6 +128,27 @@ def test_website_lock_has_no_framework() -> None:
         assert not re.search(r"^(tensorflow|keras|onnx)", path.read_text(), re.M), path.name
 
 
+def test_binder_installs_what_chapters_need() -> None:
+    """The versions of the tests without the tools for tests and website; its Python; the smallest profile."""
+    folder = ROOT / "binder"
+    python = (folder / "runtime.txt").read_text().strip().removeprefix("python-")
+    assert (folder / "requirements.txt").read_text().strip() == f"-r ../locks/binder-py{python}.txt"
+    binder, tested = (
+        set((ROOT / "locks" / name).read_text().splitlines()[1:])
+        for name in (f"binder-py{python}.txt", f"py{python}.txt")
+    )
+    assert binder < tested
+    names = {line.split("==")[0] for line in binder}
+    assert {"tensorflow-cpu", "keras", "jupyterquiz", "optuna", "matplotlib"} <= names
+    assert not {"pytest", "playwright", "sphinx", "nbgrader", "jupyterlab", "openvino"} & names
+    start = folder / "start"
+    assert os.access(start, os.X_OK)
+    done = subprocess.run(
+        [start, "sh", "-c", "echo $TL_PROFILE"], capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+    assert done.stdout == "smoke\n"
+
+
 def test_locks_and_project_agree() -> None:
     """Each dependency of the package, extras included, is in each lock (TensorFlow as its CPU build)."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -136,7 +157,7 @@ def test_locks_and_project_agree() -> None:
     names = {re.split(r"[\[<>=~! ]", d)[0].lower() for d in found} - {"tlhelpers"}
     wanted = {"tensorflow-cpu" if name == "tensorflow" else name for name in names}
     assert len(wanted) > 30
-    for path in [p for p in (ROOT / "locks").glob("*.txt") if not p.name.startswith("book-")]:
+    for path in [p for p in (ROOT / "locks").glob("*.txt") if not p.name.startswith(("book-", "binder-"))]:
         locked = {line.split("==")[0] for line in path.read_text().splitlines()}
         assert wanted <= locked, f"{path.name} lacks {sorted(wanted - locked)}; make lock"
 

@@ -28,6 +28,22 @@ pytestmark = pytest.mark.slow
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 MAX_CHAPTER_BYTES, MAX_SITE_BYTES = 1_500_000, 60_000_000
 MAX_FIRST_PAGE_SECONDS = 1.0
+MAX_WIDE_CODE = 0.05  # of the blocks of code that scroll sideways on a desk
+# Chapters whose cells are being narrowed; each leaves this list when it is done.
+STILL_WIDE = {
+    f"notebooks/{name}"
+    for name in (
+        "02_losses",
+        "03_model_based",
+        "08_comparison",
+        "09_vgg16",
+        "10_tuning",
+        "12_errors_calibration",
+        "13_choosing_the_source",
+        "14_your_own_images",
+    )
+}
+MAX_STOPS = 35  # of the Tab key, to the text
 SHARED = ("_static", "searchindex.js")
 GENERATED = ["genindex", "prf-prf", "py-modindex", "search"]
 # One page of each kind is also looked at with dark colours and over http.
@@ -95,6 +111,38 @@ FACTS = """() => ({
   previous: document.querySelector('.prev-next-footer a.left-prev')?.href,
   next: document.querySelector('.prev-next-footer a.right-next')?.href,
 })"""
+# On a telephone: what can be read only with a magnifying glass, in diagrams, explorers and figures.
+SMALL = """() => {
+  const all = (selector) => [...document.querySelectorAll(`article ${selector}`)];
+  const letters = [
+    ...all('svg text:not(:empty)').map((t) => [t, parseFloat(getComputedStyle(t).fontSize)]),
+    ...all('.plot g[transform*="scale("]').map((g) => [g, 100])];
+  return letters.filter(([t]) => t.checkVisibility() && t.getScreenCTM()).map(([t, size]) => {
+    const m = t.getScreenCTM();
+    return [Math.hypot(m.a, m.b) * size, t.closest('.plot')?.ariaLabel.slice(0, 60) ?? t.textContent];
+  });
+}"""
+# On a desk: whether blocks of code scroll sideways, those that are folded included.
+CODE = """() => {
+  const closed = [...document.querySelectorAll('article details:not([open])')];
+  closed.forEach((details) => { details.open = true; });
+  const wide = [...document.querySelectorAll('article div.highlight pre')]
+    .filter((pre) => pre.checkVisibility() && !pre.closest('.cell_output'))
+    .map((pre) => pre.scrollWidth > pre.clientWidth + 1);
+  closed.forEach((details) => { details.open = false; });
+  return wide;
+}"""
+# The control that has the keyboard: whether that is seen, and whether it stands in the text.
+FOCUSED = """() => {
+  const at = document.activeElement;
+  if (!at || at === document.body) return null;
+  const ring = at.matches('.MCButton input') ? at.closest('.MCButton') : at;
+  const { outlineStyle, outlineWidth, outlineColor } = getComputedStyle(ring);
+  const what = at.outerHTML.slice(0, 120);
+  const seen = outlineStyle !== 'none' && parseFloat(outlineWidth) >= 2;
+  const coloured = !/, 0\\)|transparent/.test(outlineColor);
+  return { seen: seen && coloured, inside: Boolean(at.closest('article')), what };
+}"""
 WIDTHS = "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
 
 
@@ -107,6 +155,8 @@ class Visit:
     failed: list[str] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
     widths: list[int] = field(default_factory=list)
+    letters: list[tuple[float, str]] = field(default_factory=list)
+    wide_code: list[bool] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -173,8 +223,10 @@ def visit_pages(site: Path, names: list[str]) -> dict[str, Visit]:
             page.goto((site / f"{name}.html").as_uri())
             settle(page)
             visit.widths = page.evaluate(WIDTHS)
+            visit.letters = page.evaluate(SMALL)
             page.set_viewport_size(WIDE)
             visit.facts = page.evaluate(FACTS)
+            visit.wide_code = page.evaluate(CODE)
             visit.violations = violations(page)
             page.close()
         browser.close()
@@ -274,6 +326,35 @@ def test_no_page_scrolls_sideways(visits: dict[str, Visit]) -> None:
     wide = {n: [f"{v.widths[0]} pixels"] for n, v in visits.items() if v.widths[0] > v.widths[1]}
     assert all(visit.widths[1] == NARROW["width"] for visit in visits.values())
     assert not by_page(wide)
+
+
+def test_letters_in_pictures_are_large_enough(visits: dict[str, Visit]) -> None:
+    """On a phone, no letter of a diagram, an explorer or a figure is lower than 11 pixels."""
+    assert sum(len(visit.letters) for visit in visits.values()) > 500
+    small = {
+        name: [f"{size:.1f} pixels: {words}" for size, words in visit.letters if size < 10.99]
+        for name, visit in visits.items()
+    }
+    assert not by_page(small)
+
+
+def test_code_fits_its_column(visits: dict[str, Visit]) -> None:
+    """On a desk, at most one block of code in twenty scrolls sideways."""
+    judged = {name: visit.wide_code for name, visit in visits.items() if name not in STILL_WIDE}
+    wide = {name: sum(found) for name, found in judged.items() if any(found)}
+    n = sum(map(len, judged.values()))
+    print(f"{sum(wide.values())} of {n} blocks of code are too wide: {wide}")
+    assert n > 200
+    assert sum(wide.values()) <= MAX_WIDE_CODE * n, wide
+
+
+def test_pages_load_what_they_need(visits: dict[str, Visit]) -> None:
+    """The script that sets formulas comes with formulas alone, and no page loads a script to draw icons."""
+    with_formulas = {name for name, visit in visits.items() if visit.facts["formulas"]}
+    assert 5 < len(with_formulas) < len(visits) - 5
+    loading = {name for name, v in visits.items() if any("tex-mml-chtml" in r for r in v.requests)}
+    assert loading == with_formulas
+    assert not by_page({n: [r for r in v.requests if "fontawesome.js" in r] for n, v in visits.items()})
 
 
 def test_formulas_are_set(visits: dict[str, Visit]) -> None:
@@ -468,6 +549,9 @@ def test_confusion_matrices(site: Path, browser: Browser) -> None:
                 shown = matrix.locator("img:visible").all()
                 assert shown
                 assert all(len(picture.get_attribute("alt") or "") > 10 for picture in shown)
+                last = shown[-1].bounding_box()
+                assert last
+                assert 0 <= last["y"] <= WIDE["height"] - last["height"], "its pictures are out of sight"
             button.press("Enter")
             assert matrix.locator("img:visible").count() == 0
     reader.close()
@@ -545,6 +629,60 @@ def test_search_from_disk(site: Path, browser: Browser) -> None:
     reader.close()
     assert not missed
     assert not visit.errors + visit.failed
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_keyboard_is_seen(theme: str, site: Path, browser: Browser) -> None:
+    """Few presses of Tab lead to the text, and every control that has the keyboard says so."""
+    reader = context(browser, theme)
+    page = reader.new_page()
+    unseen, stops = [], {}
+    for name in [*KINDS, "notebooks/12_errors_calibration"]:
+        page.goto((site / f"{name}.html").as_uri())
+        settle(page)
+        for press in range(1, 150):
+            page.keyboard.press("Tab")
+            found = page.evaluate(FOCUSED)
+            if found is None:
+                break
+            if not found["seen"]:
+                unseen.append(f"{name}: {found['what']}")
+            if found["inside"]:
+                stops.setdefault(name, press)
+    reader.close()
+    print(f"presses of Tab to the text: {stops}")
+    assert not unseen, "\n".join(unseen)
+    assert len(stops) > len(KINDS) - 1
+    assert max(stops.values()) <= MAX_STOPS, stops
+
+
+def test_no_pale_boxes_in_the_dark(site: Path, browser: Browser) -> None:
+    """Outputs have the ground of the page: figures, quizzes and tables; text in figures is light."""
+    reader = context(browser, "dark")
+    page = reader.new_page()
+    pale = {}
+    for name in (CHAPTER, "notebooks/12_errors_calibration"):
+        page.goto((site / f"{name}.html").as_uri())
+        page.evaluate(TRANSITIONS)
+        pale[name] = page.evaluate(
+            """() => {
+            const light = (colour) => {
+              const [r, g, b, a = 1] = colour.match(/[\\d.]+/g).map(Number);
+              return a > 0.5 && 0.2126 * r + 0.7152 * g + 0.0722 * b > 110;
+            };
+            const boxes = [...document.querySelectorAll('div.cell_output, div.cell_output *:not(svg *)')];
+            const plots = [...document.querySelectorAll('.plot')];
+            const grounds = [...document.querySelectorAll('.plot > g > g:first-child > path:first-child')];
+            return [
+              ...boxes.filter((box) => light(getComputedStyle(box).backgroundColor)),
+              ...grounds.filter((path) => light(getComputedStyle(path).fill)),
+              ...plots.filter((plot) => !light(getComputedStyle(plot).fill)),
+            ].map((element) => element.outerHTML.slice(0, 200));
+            }"""
+        )
+        assert page.locator(".plot").count() >= 3
+    reader.close()
+    assert not by_page(pale)
 
 
 def test_over_http(address: str, browser: Browser) -> None:

@@ -178,8 +178,16 @@ def test_switches_slider_and_keyboard(browser: Browser, address: str) -> None:
         assert page.evaluate(f"{DATA}.trained") == "random 6"
         wrong = page.locator(".teach li.wrong img").evaluate_all("images => images.map((i) => i.alt)")
         assert wrong
+        beside = page.locator(
+            ".teach .mistakes li:has(img)"
+        ).all_inner_texts()  # in sight where the page jumps to
+        assert [words.split(" (")[0] for words in beside] == [words.split(", taken")[0] for words in wrong]
         assert all(", taken for " in words for words in wrong)
         first = page.locator(".teach .pictures button").first
+        opacity = "(button) => getComputedStyle(button).opacity"
+        assert first.evaluate(opacity) == "0", "what removes a picture covers it"
+        first.focus()
+        assert first.evaluate(opacity) == "1"
         name = page.locator(".teach .pictures button").nth(1).get_attribute("aria-label")
         done(page, lambda: first.press("Enter"))
         assert page.evaluate("document.activeElement.ariaLabel") == name

@@ -1,8 +1,7 @@
 """What to try with how many labels, at which distance from the source: one table for all who give advice.
 
-The cheat sheet, the questions and chapters 8 and 14 read it here; ``tlhelpers run`` has rules of its own
-still. `decision.json` is derived from the runs behind chapter 8 by ``python -m tools.numbers.decision``,
-never written by hand.
+The cheat sheet, the questions, chapters 8 and 14 and ``tlhelpers run`` read it here. `decision.json` is
+derived from the runs behind chapter 8 by ``python -m tools.numbers.decision``, never written by hand.
 """
 
 import json

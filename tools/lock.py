@@ -1,4 +1,4 @@
-"""Write the lock files with uv: for each Python everything and the website, and once the oldest versions.
+"""Write the lock files with uv: for each Python everything and the website; the oldest versions; Binder's.
 
     python -m tools.lock [--upgrade]
 
@@ -17,6 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ROOT / "locks"
 PYTHONS = ("3.11", "3.12", "3.13")
+BINDER_PYTHON = "3.11"  # binder/runtime.txt
 OLDEST_PYTHON = "3.11"  # TensorFlow 2.18 has no wheel for Python 3.13
 TENSORFLOW = "2.18"
 
@@ -97,6 +98,9 @@ def main() -> None:
         compile_lock(f"py{python}.txt", python, cpu, ["dev"], [], upgrade)
         compile_lock(f"book-py{python}.txt", python, book_requirements(), [], [], upgrade)
     oldest = ["--resolution", "lowest-direct"]
+    # What a notebook needs where Jupyter itself is given, in the versions of the tests.
+    tested = ["--constraint", str(LOCKS / f"py{BINDER_PYTHON}.txt")]
+    compile_lock(f"binder-py{BINDER_PYTHON}.txt", BINDER_PYTHON, cpu, ["colab"], tested, upgrade)
     compile_lock(f"oldest-py{OLDEST_PYTHON}.txt", OLDEST_PYTHON, cpu, ["dev"], oldest, upgrade)
 
 

@@ -4,8 +4,9 @@ A page's description is the ``description`` of its front matter (``html_meta``),
 goes into the meta tag, into Open Graph, and into JSON-LD: the welcome page is a Course, all others are
 LearningResources.
 
-Where the repository's address is known, so is the website's: it goes into canonical addresses, into
-``sitemap.xml`` and into the page for addresses that are not there, ``404.html``.
+Where the repository's address is known, so is the website's: it goes into canonical addresses, into that of
+the picture that others show beside a link, into ``sitemap.xml`` and into the page for addresses that are not
+there, ``404.html``.
 """
 
 import json
@@ -17,9 +18,11 @@ from typing import Any
 from docutils import nodes
 from sphinx.application import Sphinx
 
+import diagrams
 from tools import repo_url
 
 SHORT, LONG = 50, 200  # characters of a description
+PREVIEW = "_static/result.png"  # made by tools/readme.py
 LICENCE = "https://creativecommons.org/licenses/by/4.0/"
 GENERATED = {"genindex": "Index", "search": "Search"}  # pages without a title of their own
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
@@ -100,6 +103,9 @@ def add(
     tags = [] if written else [f'<meta name="description" content="{escape(about)}"/>']
     kind = "website" if page == app.config.root_doc else "article"
     properties = {"type": kind, "site_name": course, "title": title, "description": about}
+    if base := app.config.html_baseurl:
+        properties |= {"image": base + PREVIEW, "image:alt": diagrams.result_words()}
+        tags.append('<meta name="twitter:card" content="summary_large_image"/>')
     tags += [f'<meta property="og:{key}" content="{escape(value)}"/>' for key, value in properties.items()]
     if doctree is not None:
         # "</" would end the script.

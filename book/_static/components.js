@@ -107,6 +107,7 @@
         details.hidden = !show;
         details.open = show;
         button.setAttribute("aria-expanded", String(show));
+        if (show) details.scrollIntoView({block: "nearest"});
       });
       cell.replaceChildren(button);
       details.hidden = true;

@@ -151,7 +151,12 @@ class Reach:
             self.everything(module)
         if unit.words & FILES or ("files" in unit.words and imports_resources(module)):
             inside = (self.root / PACKAGE).rglob("*")
-            self._files |= {p for p in inside if p.is_file() and p.suffix not in (".py", ".pyc", ".typed")}
+            found = {p for p in inside if p.is_file() and p.suffix not in (".py", ".pyc", ".typed")}
+            # A file named like a module is read by it alone.
+            own = self.root.joinpath(*module.name.split("."))
+            self._files |= {
+                p for p in found if p.with_suffix("") == own or not p.with_suffix(".py").is_file()
+            }
         if unit.computes_imports:
             for file in sorted((self.root / PACKAGE).rglob("*.py")):
                 parts = file.relative_to(self.root).with_suffix("").parts

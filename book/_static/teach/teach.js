@@ -212,7 +212,7 @@ document.addEventListener("DOMContentLoaded", () => {
       const is = said[i] === y[i];
       p.item.classList.toggle("wrong", !is);
       p.image.alt = is ? p.name : `${p.name}, taken for ${used[said[i]].name()}`;
-      if (!is) wrong.push(`${p.name} (${used[y[i]].name()}) is taken for ${used[said[i]].name()}`);
+      if (!is) wrong.push(el("li", {}, picture(p, 56, ""), `${p.name} (${used[y[i]].name()}) is taken for ${used[said[i]].name()}`));
     });
     boards[view] = { view, right, of: y.length, trainedOn: head.rows.length };
     score.replaceChildren(el("strong", {}, `${right} of ${y.length} right`), ` (${percent(right / y.length)}). Guessing the largest class: ${guess} of ${y.length}.`);
@@ -221,8 +221,9 @@ document.addEventListener("DOMContentLoaded", () => {
       return el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, b ? `${b.right} of ${b.of}` : "not tried yet"), el("td", {}, b ? `${b.trainedOn}` : ""));
     }));
     const pairs = K.flatMap((line, i) => [...line.slice(0, i)].flatMap((v, j) => (v > 0.9995 && view === "features" ? [`${pictures[i].name} and ${pictures[j].name}`] : [])));
-    mistakes.textContent = wrong.length ? `Wrong, and framed in red among the pictures: ${wrong.join("; ")}.` : "None is wrong.";
-    if (pairs.length) mistakes.append(` The same picture twice: ${pairs.slice(0, 3).join(", ")}. Then leaving one out proves little.`);
+    mistakes.replaceChildren(el("p", {}, wrong.length ? "Wrong, and framed in red among the pictures above:" : "None is wrong."));
+    if (wrong.length) mistakes.append(el("ul", {}, ...wrong));
+    if (pairs.length) mistakes.append(el("p", {}, `The same picture twice: ${pairs.slice(0, 3).join(", ")}. Then leaving one out proves little.`));
   };
 
   // --- a new picture ---
@@ -330,7 +331,7 @@ document.addEventListener("DOMContentLoaded", () => {
   const more = button("Add a class", () => addClass(`class ${classes.length + 1}`), { className: "more" });
   const boxes = el("div", { className: "boxes" }, more), status = el("p", { className: "status", role: "status" });
   const progress = el("progress", { hidden: true, ariaLabel: "Pictures read" }), problems = el("div", { className: "problems", role: "alert" });
-  const parts = el("ol", { className: "parts" }), loss = el("p", { className: "loss" }), score = el("p", { className: "score" }), mistakes = el("p", { className: "mistakes" });
+  const parts = el("ol", { className: "parts" }), loss = el("p", { className: "loss" }), score = el("p", { className: "score" }), mistakes = el("div", { className: "mistakes" });
   const radio = ([value, { name }]) => el("label", {}, el("input", { type: "radio", name: "teach-view", value, checked: value === view, onchange: () => { view = value; train(); } }), ` ${name}`);
   const sliderText = el("output"), slider = el("input", { type: "range", min: 2, max: 2, oninput: () => { limit = Number(slider.value); if (slider.value === slider.max) limit = Infinity; train(); } });
   const board = el("table", { className: "table" }, el("caption", {}, "What you have tried with these pictures"),

@@ -29,20 +29,6 @@ WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 MAX_CHAPTER_BYTES, MAX_SITE_BYTES = 1_500_000, 60_000_000
 MAX_FIRST_PAGE_SECONDS = 1.0
 MAX_WIDE_CODE = 0.05  # of the blocks of code that scroll sideways on a desk
-# Chapters whose cells are being narrowed; each leaves this list when it is done.
-STILL_WIDE = {
-    f"notebooks/{name}"
-    for name in (
-        "02_losses",
-        "03_model_based",
-        "08_comparison",
-        "09_vgg16",
-        "10_tuning",
-        "12_errors_calibration",
-        "13_choosing_the_source",
-        "14_your_own_images",
-    )
-}
 MAX_STOPS = 35  # of the Tab key, to the text
 SHARED = ("_static", "searchindex.js")
 GENERATED = ["genindex", "prf-prf", "py-modindex", "search"]
@@ -340,7 +326,7 @@ def test_letters_in_pictures_are_large_enough(visits: dict[str, Visit]) -> None:
 
 def test_code_fits_its_column(visits: dict[str, Visit]) -> None:
     """On a desk, at most one block of code in twenty scrolls sideways."""
-    judged = {name: visit.wide_code for name, visit in visits.items() if name not in STILL_WIDE}
+    judged = {name: visit.wide_code for name, visit in visits.items()}
     wide = {name: sum(found) for name, found in judged.items() if any(found)}
     n = sum(map(len, judged.values()))
     print(f"{sum(wide.values())} of {n} blocks of code are too wide: {wide}")

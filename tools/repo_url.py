@@ -46,10 +46,11 @@ if "google.colab" in sys.modules:
     lines = [f"{name}=={version}\\n" for name, version in before.items()]
     Path("constraints.txt").write_text("".join(lines))
     package = "tlhelpers[colab] @ git+@@URL@@"
-    pip = [sys.executable, "-m", "pip", "install", "-q", "-c", "constraints.txt"]
-    subprocess.run([*pip, package], check=True)
+    pip = ["-m", "pip", "install", "-q", "-c", "constraints.txt"]
+    subprocess.run([sys.executable, *pip, package], check=True)
     importlib.invalidate_caches()
-    print("changed", [n for n, v in installed().items() if before.get(n, v) != v])
+    now = installed().items()
+    print("changed", [n for n, v in now if before.get(n, v) != v])
 """
 FOLD = {"code_prompt_show": "Colab setup", "code_prompt_hide": "Colab setup"}
 

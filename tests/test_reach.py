@@ -358,7 +358,7 @@ def planted(text: str, function: str, line: str) -> str:
     [
         ("evaluation/transferability", "logme", {"13_choosing_the_source"}),
         ("evaluation/calibration", "fit_temperature", {"12_errors_calibration", "14_your_own_images"}),
-        ("course/comparison", "l2_sp", {"08_comparison", "08_more"}),
+        ("course/comparison", "l2_sp", {"08_comparison"}),
         ("losses", "mmd2", set()),
     ],
 )

@@ -452,7 +452,7 @@ def test_the_cheat_sheet_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     monkeypatch.setenv("TLHELPERS_CACHE", str(tmp_path / "cache"))
     names: dict[str, object] = {}
     for block in blocks:
-        shorter = re.sub(r"epochs=(\d+|recipes.+\)\))", "epochs=1", block.replace("epochs = 6", "epochs = 1"))
+        shorter = re.sub(r"(epochs ?= ?)(\d+|recipes\.epochs_for\(len\(ds\.y_train\)\))", r"\g<1>1", block)
         exec(shorter.replace('opens={"block2": 1}', "opens={}"), names)
     assert len(capsys.readouterr().out.splitlines()) >= 4
 

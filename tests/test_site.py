@@ -35,6 +35,7 @@ GENERATED = ["genindex", "prf-prf", "py-modindex", "search"]
 # One page of each kind is also looked at with dark colours and over http.
 KINDS = ["book/index", "book/formulation", "notebooks/01_first_result", "book/api", "search"]
 CHAPTER = "notebooks/01_first_result"
+LIVE = "notebooks/06_freezing"  # its code can run on Binder: chapter 1 needs too much memory
 # What people type, and a page that answers it.
 QUERIES = {
     "linear probe": "notebooks/04_feature_based",
@@ -674,7 +675,7 @@ def test_no_pale_boxes_in_the_dark(site: Path, browser: Browser) -> None:
 def test_over_http(address: str, browser: Browser) -> None:
     """From a web server a page of each kind is as quiet; the search has excerpts, live code is offered."""
     reader = context(browser)
-    for name in KINDS:
+    for name in [*KINDS, LIVE]:
         page = reader.new_page()
         visit = Visit()
         watch(page, visit)
@@ -682,7 +683,7 @@ def test_over_http(address: str, browser: Browser) -> None:
         settle(page)
         if name == "search":
             page.wait_for_selector("#search-results p.context")
-        if name == CHAPTER:
+        if name == LIVE:
             assert "needs the network" in (
                 page.locator(".btn-launch-thebe").first.get_attribute("title") or ""
             )
@@ -696,7 +697,7 @@ def test_no_live_code_from_disk(site: Path, browser: Browser) -> None:
     """Read from disk, a chapter does not offer what cannot work there; the links to Colab and Binder stay."""
     reader = context(browser)
     page = reader.new_page()
-    page.goto((site / f"{CHAPTER}.html").as_uri())
+    page.goto((site / f"{LIVE}.html").as_uri())
     assert page.locator(".btn-launch-thebe").count() == 0
     assert page.locator("a[href^='https://colab.research.google.com']").count() > 0
     reader.close()

@@ -57,8 +57,8 @@ def test_no_band_is_narrower_than_its_test_set_allows() -> None:
 def test_alarms_and_what_is_found(seeds: int, most: float, share: float) -> None:
     """Runs of the book's claims, whose spreads differ as those that are stored do.
 
-    With eight stored seeds a whole run raises an alarm for nothing in at most 1 % of the cases. A shift of 5.5
-    deviations of a new value from the stored mean is found in more than 90 %. Fewer seeds do worse.
+    With eight stored seeds a whole run raises an alarm for nothing in at most 1 % of the cases. A shift of
+    5.5 deviations of a new value from the stored mean is found in more than 90 %. Fewer seeds do worse.
     """
     draw = np.random.default_rng(seeds)
     names, units = list(COUNTS), {name: claim["unit"] for name, claim in COUNTS.items()}

@@ -53,12 +53,13 @@ def test_no_band_is_narrower_than_its_test_set_allows() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("seeds", "most", "share"), [(3, 0.04, 0.6), (5, 0.02, 0.85), (8, 0.01, 0.9)])
-def test_alarms_and_what_is_found(seeds: int, most: float, share: float) -> None:
+@pytest.mark.parametrize(("seeds", "share"), [(3, 0.35), (5, 0.85), (8, 0.9)])
+def test_alarms_and_what_is_found(seeds: int, share: float) -> None:
     """Runs of the book's claims, whose spreads differ as those that are stored do.
 
-    With eight stored seeds a whole run raises an alarm for nothing in at most 1 % of the cases. A shift of
-    5.5 deviations of a new value from the stored mean is found in more than 90 %. Fewer seeds do worse.
+    A whole run raises an alarm for nothing in at most 1 % of the cases. A shift of 5.5 deviations of a
+    new value from the stored mean is found in more than 90 %, if eight seeds are stored. With fewer it is
+    found less often.
     """
     draw = np.random.default_rng(seeds)
     names, units = list(COUNTS), {name: claim["unit"] for name, claim in COUNTS.items()}
@@ -70,7 +71,7 @@ def test_alarms_and_what_is_found(seeds: int, most: float, share: float) -> None
     d = np.array([COUNTS[name]["n"] - 1 for name in names])
     kinds = {u: bands.prior(ratio[unit == u], d[unit == u]) for u in ("%", "pp")}
     alarms, found, runs = 0, [], 1200
-    level = bands.ALARM / len(CLAIMS) / bands.SCREEN / bands.SHARED
+    level = bands.level(seeds, len(CLAIMS))
     for _ in range(runs):
         spread = np.array([common * d0 / draw.chisquare(d0) for d0, common in (kinds[u] for u in unit)])
         variance = np.maximum(spread, 1) * sampling
@@ -85,7 +86,7 @@ def test_alarms_and_what_is_found(seeds: int, most: float, share: float) -> None
         off = 5.5 * np.sqrt(new**2 + variance / seeds)
         found.append((live + off > high) & (fresh + off > highest))
     print(f"{seeds} seeds: {alarms / runs:.2%} alarms for nothing, {np.mean(found):.1%} of shifts found")
-    assert alarms <= most * runs
+    assert alarms <= 0.01 * runs
     assert np.mean(found) >= share
 
 

@@ -110,7 +110,7 @@ def test_a_suspect_is_looked_at_twice(tmp_path: Path, monkeypatch: pytest.Monkey
         record = {"records": {str(seed): {"values": {"a": 9.0}} for seed in seeds}}
         (folder / "01_n.laptop.json").write_text(json.dumps(record), encoding="utf-8")
 
-    (tmp_path / "01_n.ipynb").write_text("P.seeds", encoding="utf-8")
+    (tmp_path / "01_n.ipynb").write_text("(*P.seeds, 3, 4)", encoding="utf-8")
     monkeypatch.setattr(run, "execute", execute)
     monkeypatch.setattr(run, "find", lambda chapter: tmp_path / f"{chapter}.ipynb")
     monkeypatch.setattr(bands, "suspects", lambda runs: (found, compared))

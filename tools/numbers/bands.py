@@ -13,6 +13,7 @@ less. `tests/test_bands.py` simulates how often that happens, and which shifts a
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ SCREEN = 0.02  # how often a claim is suspected though nothing changed
 # Set by simulation, for so many stored seeds and more.
 SHARED = {3: 40.0, 5: 9.0}
 FRESH = (1000, 1001)  # seeds of the second stage
+OWN = re.compile(r"\(\*P\.seeds[^)]*\)|P\.seeds")  # a chapter's seeds: the profile's, or these and more
 ALIKE = 8.0  # degrees of freedom that a kind lends at most: that its claims are all alike is never sure
 SIZES = np.arange(20, 2001)  # of test sets
 DISAGREE = 0.1  # two networks differ on at least so many images; fewer would make their difference too sure
@@ -127,6 +129,11 @@ class Suspect:
     name: str
     value: float
     band: Band
+
+
+def with_fresh_seeds(notebook: str) -> str:
+    """Return a notebook that measures two fresh seeds in place of its own."""
+    return OWN.sub(str(FRESH), notebook)
 
 
 def level(seeds: int, compared: int) -> float:

@@ -99,7 +99,7 @@ def test_an_unknown_contrast(book) -> None:
 @pytest.mark.parametrize(
     ("relations", "message"),
     [
-        ({f"c{k}": "a > b" for k in range(9)}, "has 9 contrasts; 8 are the most"),
+        ({f"c{k}": "a > b" for k in range(9)}, "tests 9 contrasts; 8 are the most"),
         ({"c": "a > nobody"}, "no measurement is stored for nobody"),
         ({"c": "a > three"}, "the same 3 seeds or more"),
         ({"c": "1 > 0"}, "the same 3 seeds or more"),

@@ -131,9 +131,9 @@ class Suspect:
     band: Band
 
 
-def with_fresh_seeds(notebook: str) -> str:
-    """Return a notebook that measures two fresh seeds in place of its own."""
-    return OWN.sub(str(FRESH), notebook)
+def with_seeds(notebook: str, seeds: tuple[int, ...] = FRESH) -> str:
+    """Return a notebook that measures other seeds in place of its own."""
+    return OWN.sub(str(seeds), notebook)
 
 
 def level(seeds: int, compared: int) -> float:

@@ -182,7 +182,7 @@ def check_bands(runs: list[Run], args: argparse.Namespace) -> list[str]:
             print(f"{chapter} ({args.profile}) measuring fresh seeds ...", flush=True)
             copy = Path(tmp, f"{chapter}.ipynb")
             text = find(chapter).read_text(encoding="utf-8")
-            copy.write_text(bands.with_fresh_seeds(text), encoding="utf-8")
+            copy.write_text(bands.with_seeds(text), encoding="utf-8")
             try:
                 execute(copy, args.profile, results, {"MEASURE": True}, args.timeout, results)
             except RunError as error:

@@ -28,7 +28,7 @@ settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 SEEDS = st.integers(0, 2**32 - 1)
 # Labels of 2 to 6 classes of unequal sizes, in any order.
-LABELS = st.lists(st.integers(0, 5), min_size=8, max_size=60).map(np.array)
+LABELS = st.lists(st.integers(0, 5), min_size=9, max_size=60).map(np.array)
 FEW = settings(max_examples=12)  # for what is computed by a backend
 
 

@@ -23,7 +23,7 @@ from audit_models import (
     unknown,
 )
 from tlhelpers import audit, backbones, finetune
-from tlhelpers.audit import _checks
+from tlhelpers.audit import _checks, _heads
 
 X, Y = photos(48)
 X_VAL, Y_VAL = photos(16, seed=5)
@@ -420,3 +420,9 @@ def test_a_network_of_ones_own_may_look_a_little_like_vgg():
     report = audit.check(compiled(head(base, before=None), LOGITS), (X / 255, Y))
     assert report.ok
     assert any("family of the base is unknown" in line for line in report.unchecked)
+
+
+@pytest.mark.parametrize("given", [1.0, 1 - 2**-24])
+def test_a_softmax_of_one_output_is_one_up_to_rounding(given):
+    """Without oneDNN, TensorFlow's softmax over one output gives a neighbour of 1 for some rows."""
+    assert _heads._end(np.full((16, 1), given, "float32"), "softmax") == "ones"

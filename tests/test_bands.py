@@ -53,12 +53,12 @@ def test_no_band_is_narrower_than_its_test_set_allows() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("seeds", "share"), [(3, 0.35), (5, 0.85), (8, 0.9)])
+@pytest.mark.parametrize(("seeds", "share"), [(3, 0.4), (5, 0.85), (8, 0.95)])
 def test_alarms_and_what_is_found(seeds: int, share: float) -> None:
     """Runs of the book's claims, whose spreads differ as those that are stored do.
 
     A whole run raises an alarm for nothing in at most 1 % of the cases. A shift of 5.5 deviations of a
-    new value from the stored mean is found in more than 90 %, if eight seeds are stored. With fewer it is
+    new value from the stored mean is found in more than 95 %, if eight seeds are stored. With fewer it is
     found less often.
     """
     draw = np.random.default_rng(seeds)
@@ -78,9 +78,9 @@ def test_alarms_and_what_is_found(seeds: int, share: float) -> None:
         values = mean + np.sqrt(variance) * draw.normal(size=(seeds, len(names)))
         values = np.clip(np.round(values * size) / size, least, 1)
         new = np.sqrt(variance + bands.MACHINE * sampling)
-        live, fresh = mean + new * draw.normal(size=(2, len(names))) / [[1], [math.sqrt(2)]]
+        live, fresh = mean + new * draw.normal(size=(2, len(names))) / [[1], [math.sqrt(len(bands.FRESH))]]
         expected = bands.bands({n: v.tolist() for n, v in zip(names, values.T, strict=True)}, units)
-        ends = [(*expected[n].ends(bands.SCREEN), *expected[n].ends(level, 2)) for n in names]
+        ends = [(*expected[n].ends(bands.SCREEN), *expected[n].ends(level, len(bands.FRESH))) for n in names]
         low, high, lowest, highest = np.array(ends).T
         alarms += bool(np.any(((live < low) | (live > high)) & ((fresh < lowest) | (fresh > highest))))
         off = 5.5 * np.sqrt(new**2 + variance / seeds)
@@ -101,8 +101,8 @@ def test_a_suspect_is_looked_at_twice(tmp_path: Path, monkeypatch: pytest.Monkey
     found, compared = bands.suspects([Run("01_n", "laptop", tmp_path, claims=claims)], tmp_path)
     assert ([s.name for s in found], compared) == (["a"], 2)
     assert bands.verdict(found[0], 2, [])[-28:] == "no fresh seeds were measured"
-    assert "as expected" in bands.verdict(found[0], 2, [0.6, 0.61])
-    assert "ALARM" in bands.verdict(found[0], 2, [9.0, 9.1])
+    assert "as expected" in bands.verdict(found[0], 2, [0.6, 0.61, 0.6])
+    assert "ALARM" in bands.verdict(found[0], 2, [9.0, 9.1, 9.0])
 
     def execute(path: Path, profile: str, out: Path, given: dict, seconds: None, folder: Path) -> None:
         assert given == {"MEASURE": True}

@@ -24,7 +24,7 @@ class Head:
     Attributes:
         name: Its name where a model has several, else empty.
         n: Number of outputs.
-        end: "softmax", "sigmoid", "relu" or another activation, "linear", or "ones" where all are exactly 1.
+        end: "softmax", "sigmoid", "relu" or another activation, "linear", or "ones" where all are 1.
         below: The layer with weights below the last one.
         loss: Its loss; ``None`` where there is none.
         kind: ``"sparse categorical"``, ``"categorical"`` or ``"binary"``; ``None`` for another loss.
@@ -91,7 +91,7 @@ def _end(values: NDArray, activation: str | None) -> str | None:
     """By what comes out, where that is certain: a softmax may be written in many ways."""
     if values.ndim != 2 or not np.isfinite(values).all():
         return activation
-    if (values == 1).all():
+    if np.allclose(values, 1, rtol=0, atol=1e-5):  # on some processors a softmax of one output is 1 - 6e-8
         return "ones"
     if values.shape[1] > 1 and (values >= 0).all() and np.allclose(values.sum(1), 1, atol=5e-3):
         return "softmax"

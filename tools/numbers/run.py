@@ -172,7 +172,7 @@ def run_all(args: argparse.Namespace) -> list[Run]:
 
 
 def check_bands(runs: list[Run], args: argparse.Namespace) -> list[str]:
-    """Return a line for each live value outside its band, after two fresh seeds of its chapter."""
+    """Return a line for each live value outside its band, after fresh seeds of its chapter."""
     suspects, compared = bands.suspects(runs)
     fresh: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory(prefix="tlhelpers-") as tmp:
@@ -216,7 +216,7 @@ def main() -> None:
     parser.add_argument(
         "--check-bands",
         action="store_true",
-        help="report claims that leave their band, after two fresh seeds",
+        help="report claims that leave their band, after fresh seeds",
     )
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, stop)

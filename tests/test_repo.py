@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 import tlhelpers
-from tools import licences, repo_url
+from tools import licences, lock, repo_url
 from tools.numbers import kernel, provenance
 from tools.numbers.provenance import ROOT
 
@@ -116,10 +116,11 @@ def test_no_registry_hosts_in_locks() -> None:
     names = {p.name for p in locks}
     assert {f"{kind}py3.{minor}.txt" for kind in ("", "book-") for minor in (11, 12, 13)} <= names
     for path in locks:
-        lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
-        assert len(lines) > 40, path.name
-        bad = [line for line in lines if not re.fullmatch(r"[a-z0-9._\-\[\],]+==[\w.!+]+( ;.*)?", line)]
-        assert not bad, f"{path.name}: {bad}"
+        text = path.read_text().partition("\n")[2]
+        package = r"[a-z0-9._\-\[\],]+==[\w.!+]+( ; [^\\\n]*)?( \\\n    --hash=sha256:[0-9a-f]{64})+\n"
+        assert len(lock.packages(path)) > 40, path.name
+        assert len(re.findall(package, text)) == len(lock.packages(path)), f"{path.name}: one without a hash"
+        assert not re.sub(package, "", text), path.name
 
 
 def test_website_lock_has_no_framework() -> None:
@@ -134,8 +135,7 @@ def test_binder_installs_what_chapters_need() -> None:
     python = (folder / "runtime.txt").read_text().strip().removeprefix("python-")
     assert (folder / "requirements.txt").read_text().strip() == f"-r ../locks/binder-py{python}.txt"
     binder, tested = (
-        set((ROOT / "locks" / name).read_text().splitlines()[1:])
-        for name in (f"binder-py{python}.txt", f"py{python}.txt")
+        set(lock.packages(ROOT / "locks" / name)) for name in (f"binder-py{python}.txt", f"py{python}.txt")
     )
     assert binder < tested
     names = {line.split("==")[0] for line in binder}
@@ -158,7 +158,7 @@ def test_locks_and_project_agree() -> None:
     wanted = {"tensorflow-cpu" if name == "tensorflow" else name for name in names}
     assert len(wanted) > 30
     for path in [p for p in (ROOT / "locks").glob("*.txt") if not p.name.startswith(("book-", "binder-"))]:
-        locked = {line.split("==")[0] for line in path.read_text().splitlines()}
+        locked = {line.split("==")[0] for line in lock.packages(path)}
         assert wanted <= locked, f"{path.name} lacks {sorted(wanted - locked)}; make lock"
 
 
@@ -608,9 +608,9 @@ def test_hooks_use_the_locked_checkers() -> None:
     config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
     repos = {repo["repo"].rsplit("/", 1)[-1]: repo for repo in config["repos"]}
     for minor in (11, 12, 13):
-        lock = (ROOT / "locks" / f"py3.{minor}.txt").read_text().splitlines()
+        locked = lock.packages(ROOT / "locks" / f"py3.{minor}.txt")
         rev = repos["ruff-pre-commit"]["rev"].removeprefix("v")
-        assert f"ruff=={rev}" in lock, f"rev in .pre-commit-config.yaml is not that of py3.{minor}.txt"
+        assert f"ruff=={rev}" in locked, f"rev in .pre-commit-config.yaml is not that of py3.{minor}.txt"
     ids = {hook["id"] for repo in repos.values() for hook in repo["hooks"]}
     assert {"ruff-check", "ruff-format", "mypy", "tidy-notebooks", "stored-outputs", "check-yaml"} <= ids
     for hook in repos["local"]["hooks"]:

@@ -3,7 +3,8 @@
     python -m tools.lock [--upgrade]
 
 The locks install ``tensorflow-cpu`` where the package asks for ``tensorflow``: the same library without what
-a GPU needs, for tests and CI. Without ``--upgrade`` versions that still fit are kept.
+a GPU needs, for tests and CI. Without ``--upgrade`` versions that still fit are kept. Each file of a package
+has its hash, and pip installs no other (``--require-hashes``).
 """
 
 import argparse
@@ -64,7 +65,8 @@ def compile_lock(
             "--quiet",
         ]
         command += ["--overrides", str(overrides), "--no-header", "--no-annotate", "--no-emit-index-url"]
-        command += ["--no-emit-find-links", "--only-binary", ":all:", "--no-python-downloads", *options]
+        command += ["--no-emit-find-links", "--only-binary", ":all:", "--no-python-downloads"]
+        command += ["--generate-hashes", *options]
         if extras:
             command += [str(ROOT / "pyproject.toml")]
             for extra in extras:
@@ -76,7 +78,13 @@ def compile_lock(
         ]
     header = f"# Python {python}. Made by `make lock`; do not edit.\n"
     target.write_text(header + "\n".join(lines) + "\n")
-    print(f"locks/{name}: {len(lines)} packages")
+    print(f"locks/{name}: {len(packages(target))} packages")
+
+
+def packages(lock: Path) -> list[str]:
+    """Return the packages of a lock with their versions, ``name==1.2``, without the hashes of their files."""
+    lines = lock.read_text(encoding="utf-8").splitlines()
+    return [line.split()[0] for line in lines if line[:1].isalnum()]
 
 
 def book_requirements() -> list[str]:

@@ -85,7 +85,7 @@ def make(folder: Path, lock: Path, editable: bool) -> None:
     ]
     steps = [
         [sys.executable, "-m", "venv", str(folder)],
-        [*pip, "-r", str(lock)],
+        [*pip, "--require-hashes", "-r", str(lock)],
     ]
     if editable:
         steps.append([*pip, "--no-deps", "-e", str(ROOT)])

@@ -16,7 +16,7 @@ from tlhelpers.audit._heads import Head, heads_of
 from tlhelpers.audit._keras import layers_inside
 from tlhelpers.audit._model import NORMALISATION, Base, fresh_layers
 from tlhelpers.audit._preprocessing import style_of
-from tlhelpers.audit._probe import Seen, entering, look, pooled
+from tlhelpers.audit._probe import Seen, entering, given_by, look, pooled
 from tlhelpers.audit._results import Finding, Intent, Part
 from tlhelpers.audit._training import Step, compiled_weights, optimizer_of, restored
 
@@ -111,10 +111,12 @@ class Facts:
         rows = noise(self.model) if self.rows is None else self.rows.x
         n = 0 if self.rows is None else len(self.rows)
         seen = self.memory.get(n)
-        if seen is None or self.accuracy is not None:
-            few = rows if seen is None else mapped(lambda a: a[:AGAIN], rows)
-            again = look(self.model, self.base, self.prepared(self.fitting(few)))
-            self.memory[n] = seen = replace(seen or again, outputs=again.outputs)
+        if seen is None:
+            seen = look(self.model, self.base, self.prepared(self.fitting(rows)))
+        elif self.accuracy is not None:
+            few = self.prepared(self.fitting(mapped(lambda a: a[:AGAIN], rows)))
+            seen = replace(seen, outputs=given_by(self.model, few))
+        self.memory[n] = seen
         return seen
 
     @cached_property

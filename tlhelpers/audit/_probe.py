@@ -67,8 +67,7 @@ def look(model: keras.Model, base: Base | None, x: Any) -> Seen:
         if start and time.process_time() - begun > SECONDS:
             break
         with _watched(of_base[-1:], functools.partial(_record, calls)):
-            named = _named(model, _call(model, x, slice(start, start + CHUNK)))
-        outputs.append({name: _numpy(value) for name, value in named.items()})
+            outputs.append(given_by(model, x, slice(start, start + CHUNK)))
         maps += [pooled(calls[-1][2])] if of_base else []
         calls.clear()
     return Seen(
@@ -78,6 +77,11 @@ def look(model: keras.Model, base: Base | None, x: Any) -> Seen:
         {name: end[1] for name, end in ends.items()},
         pinned,
     )
+
+
+def given_by(model: keras.Model, x: Any, rows: slice = slice(None)) -> dict[str, NDArray]:
+    """Returns what a model gives for some rows of its inputs: name -> array ``(n, ...)``."""
+    return {name: _numpy(value) for name, value in _named(model, _call(model, x, rows)).items()}
 
 
 def pooled(output: Any) -> NDArray:

@@ -490,3 +490,22 @@ def test_a_shard_that_always_kills_its_worker_on_ray(tiny: backbones.Backbone) -
     Path("cured").touch()
     shards = scale.extract_files("pictures", "out", tiny, shard_size=4, workers=2)
     np.testing.assert_array_equal(shards.read()[0], expected(tiny, "pictures", names))
+
+
+@pytest.mark.slow
+def test_a_cluster_is_joined(tiny: backbones.Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two nodes, of one core each; by its address, and with one worker a core that it has."""
+    on_ray()
+    from ray.cluster_utils import Cluster
+
+    names = draw("pictures", 24)
+    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "120")
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        cluster.add_node(num_cpus=1)
+        shards = scale.extract_files(
+            "pictures", "out", tiny, shard_size=4, runner="ray", address=cluster.address
+        )
+    finally:
+        cluster.shutdown()
+    np.testing.assert_array_equal(shards.read()[0], expected(tiny, "pictures", names))

@@ -103,7 +103,7 @@ def on_ray(worker: Worker, shards: list[Shard], n: int | None, address: str | No
         context.enable_progress_bars = context.print_on_execution_start = False
         before = {*worker.out.glob(".part-*")}
         size = min(n or int(ray.cluster_resources()["CPU"]), len(shards))
-        how = {"num_cpus": 1, "max_restarts": 2, "max_task_retries": 2}
+        how: dict[str, Any] = {"num_cpus": 1, "max_restarts": 2, "max_task_retries": 2}
         how |= {"compute": ray.data.ActorPoolStrategy(size=size), "fn_constructor_kwargs": vars(worker)}
         try:
             jobs = ray.data.from_items(shards, override_num_blocks=len(shards))

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from tlhelpers.extras import extra
 
@@ -29,8 +29,8 @@ def extract(
 
     try:
         network = backbones.load(backbone, image_size=image_size)
-        where = {"runner": runner, "address": address}
-        found = scale.extract_files(files, out, network, shard_size=shard_size, workers=workers, **where)
+        how: dict[str, Any] = {"shard_size": shard_size, "workers": workers}
+        found = scale.extract_files(files, out, network, runner=runner, address=address, **how)
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         typer.echo(f"Not done: {error}", err=True)
         raise typer.Exit(1) from None

@@ -194,7 +194,7 @@ def test_a_folder_of_something_else_is_refused(tiny: backbones.Backbone) -> None
         with pytest.raises(data.DataError, match=r"holds shards of something else\. Choose") as caught:
             scale.extract_files(files, "out", network, workers=1, **settings)
         said = str(caught.value).splitlines()[1:]
-        assert [line.split(":")[0].strip() for line in said] == [*lines, "key"]
+        assert [line.split(":")[0].strip() for line in said] == [*lines]
 
     refused("shard size", shard_size=3)
     refused("labels", labels="abcd")
@@ -208,6 +208,9 @@ def test_a_folder_of_something_else_is_refused(tiny: backbones.Backbone) -> None
     Path("mine").mkdir()
     Path("mine/features.parquet").write_bytes(Path("out/part-00000-of-00001.parquet").read_bytes())
     with pytest.raises(data.DataError, match=r"holds Parquet files and no manifest.json"):
+        scale.extract_files("pictures", "mine", tiny, workers=1)
+    Path("mine/manifest.json").write_text("{")
+    with pytest.raises(data.DataError, match=r"manifest.json cannot be read"):
         scale.extract_files("pictures", "mine", tiny, workers=1)
 
 

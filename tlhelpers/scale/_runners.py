@@ -32,9 +32,9 @@ def local(worker: Worker, shards: list[Shard], workers: int | None, address: str
     the one that kills is known.
 
     Raises:
-        RuntimeError: A shard killed its worker again and again. All others are done.
+        RuntimeError: A shard killed its worker again and again. The others are done, unless three did so.
     """
-    waiting, suspects, deadly = deque(shards), deque[Shard](), deque[str]()
+    waiting, suspects, deadly = deque(shards), deque[Shard](), deque[Shard]()
     deaths = Counter[str]()
     while (waiting or suspects) and len(deadly) < _DEADLY:
         todo, n = (suspects, 1) if suspects else (waiting, min(workers or cores(), len(waiting)))
@@ -51,12 +51,10 @@ def local(worker: Worker, shards: list[Shard], workers: int | None, address: str
                     del flying[future]
         for shard in flying.values():
             deaths[shard["name"]] += todo is suspects
-            if deaths[shard["name"]] < _DEATHS:
-                suspects.append(shard)
-            else:
-                deadly.append(shard["name"])
+            (suspects if deaths[shard["name"]] < _DEATHS else deadly).append(shard)
     if deadly:
-        said = f"{', '.join(deadly)}: the worker was killed {_DEATHS + 1} times. Does the memory suffice?"
+        names = ", ".join(shard["name"] for shard in deadly)
+        said = f"{names}: the worker was killed {_DEATHS + 1} times. Does the memory suffice?"
         raise RuntimeError(f"{said} The shards that are done stay, and the next run goes on there.")
 
 

@@ -58,7 +58,7 @@ class Shards:
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
-        """Labels of the pictures that have features: by number if all are numbers, else by alphabet."""
+        """Labels of pictures that have features, in order of number if all are numbers, else of alphabet."""
         (labels,) = self._columns(["label"], arrow().compute.field("error").is_null())
         names = {*labels.unique().to_pylist()} - {None}
         return tuple(sorted(names, key=int if all(map(str.isdecimal, names)) else None))
@@ -145,7 +145,11 @@ def claimed(folder: Path, manifest: dict[str, Any]) -> Shards:
         with atomic_path(folder / _MANIFEST) as part:
             part.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     elif there != manifest:
-        differ = [f"  {k}: {there.get(k)} there, {v} asked" for k, v in manifest.items() if there.get(k) != v]
+        differ = [
+            f"  {k}: {there.get(k)} there, {v} asked"
+            for k, v in manifest.items()
+            if there.get(k) != v and k != "key"
+        ]
         said = f"{folder} holds shards of something else. Choose another folder, or delete this one."
         raise DataError("\n".join([said, *differ]))
     return Shards(folder, manifest)
@@ -153,4 +157,9 @@ def claimed(folder: Path, manifest: dict[str, Any]) -> Shards:
 
 def _manifest(folder: Path) -> dict[str, Any] | None:
     path = folder / _MANIFEST
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path} cannot be read ({error}). Choose another folder, or delete this one."
+        ) from error

@@ -66,7 +66,7 @@ def _here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tmp_path_factory: pyt
     hook = tmp_path / "hook"
     hook.mkdir()
     (hook / "sitecustomize.py").write_text(HOOK)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(hook), str(ROOT)]))
+    monkeypatch.setenv("PYTHONPATH", f"{hook}{os.pathsep}{ROOT}", prepend=os.pathsep)
 
 
 @pytest.fixture(scope="module")

@@ -107,8 +107,9 @@ def on_ray(worker: Worker, shards: list[Shard], n: int | None, address: str | No
             jobs = ray.data.from_items(shards, override_num_blocks=len(shards))
             yield from jobs.map(Worker, **how).iter_rows()
         except ray.exceptions.RayError as error:
-            left = sorted({path.name[1:20] for path in {*worker.out.glob(".part-*")} - before})
-            said = f"{', '.join(left)}: in flight when a worker of Ray failed, or died again and again"
+            left = {*worker.out.glob(".part-*")} - before  # .part-00003-of-00004-...
+            names = sorted({"-".join(path.name[1:].split("-")[:4]) for path in left})
+            said = f"{', '.join(names)}: in flight when a worker of Ray failed, or died again and again"
             raise RuntimeError(f"{said}. What is done stays; the next run goes on there. {error}") from error
 
 

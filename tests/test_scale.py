@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import secrets
 import signal
 import subprocess
 import sys
@@ -49,7 +50,7 @@ open("began", "a").write(__name__)
 sys.path.insert(0, sys.argv[1])
 import tiny
 from tlhelpers import scale
-scale.extract_files("pictures", "out", tiny.make_backbone(), shard_size=4, workers=2)
+scale.extract_files("pictures", "out", tiny.make_backbone(), shard_size=4, workers=2, runner=sys.argv[2])
 """
 RUNNER = """
 import pickle
@@ -73,6 +74,18 @@ def _here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tmp_path_factory: pyt
 def tiny() -> backbones.Backbone:
     """A network of two blocks, 8 x 8 pixels -> 4 features."""
     return make_backbone()
+
+
+@pytest.fixture
+def on_ray(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Skip where Ray is not installed; otherwise give it a token, which each of its processes must show."""
+    token = tmp_path_factory.getbasetemp() / "ray_token"
+    if not token.exists():
+        token.write_text(secrets.token_hex(32))
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")  # Ray reads these when it is imported
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+    reason = 'Ray is not installed: runs weekly, and after pip install "ray[data]"'
+    pytest.importorskip("ray.data", reason=reason)
 
 
 def draw(folder: str, n: int, suffix: str = ".png", side: int = 12) -> list[str]:
@@ -184,8 +197,10 @@ def test_what_is_there_is_not_computed_again(
     assert {path: path.stat().st_mtime_ns for path in Path("out").iterdir()} == there
 
 
-def test_a_folder_of_something_else_is_refused(tiny: backbones.Backbone) -> None:
-    """Other pictures, labels, network, size of shards: the message says what differs."""
+def test_a_folder_of_something_else_is_refused(
+    tiny: backbones.Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other pictures, labels, network, decoder, size of shards: the message says what differs."""
     names = draw("pictures", 4)
     scale.extract_files("pictures", "out", tiny, workers=1)
     before = {path: path.read_bytes() for path in Path("out").iterdir()}
@@ -202,6 +217,9 @@ def test_a_folder_of_something_else_is_refused(tiny: backbones.Backbone) -> None
     other = make_backbone()
     other.model.get_layer("block1_conv").kernel.assign(np.ones((3, 3, 3, 4)))
     refused("network", network=other)
+    with monkeypatch.context() as patch:
+        patch.setattr("PIL.__version__", "0.1")
+        refused("decoder")
     Image.new("RGB", (99, 99)).save(Path("pictures", names[0]))
     refused("file sizes")
     assert {path: path.read_bytes() for path in Path("out").iterdir()} == before
@@ -288,11 +306,16 @@ def goes_on(backbone: backbones.Backbone, names: list[str]) -> None:
 
 
 @pytest.mark.fault("the whole job is killed")
-def test_the_script_that_calls_is_killed(tiny: backbones.Backbone) -> None:
+@pytest.mark.parametrize("runner", ["local", pytest.param("ray", marks=pytest.mark.slow)])
+def test_the_script_that_calls_is_killed(
+    tiny: backbones.Backbone, runner: str, request: pytest.FixtureRequest
+) -> None:
     """By SIGKILL, a script as a reader writes it."""
+    if runner == "ray":
+        request.getfixturevalue("on_ray")
     names = draw("pictures", 40)
     Path("script.py").write_text(SCRIPT)
-    killed_after(2, signal.SIGKILL, "script.py", str(ROOT / "tests"))
+    killed_after(2, signal.SIGKILL, "script.py", str(ROOT / "tests"), runner)
     assert Path("began").read_text() == "__main__"
     goes_on(tiny, names)
 
@@ -458,17 +481,10 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Traceback" not in done.output
 
 
-def on_ray() -> None:
-    """Skip where Ray is not installed."""
-    pytest.importorskip(
-        "ray.data", reason='Ray is not installed: runs weekly, and after pip install "ray[data]"'
-    )
-
-
 @pytest.mark.slow
+@pytest.mark.usefixtures("on_ray")
 def test_on_ray(tiny: backbones.Backbone) -> None:
     """The same features, also when a worker is killed; a finished job adds nothing."""
-    on_ray()
     draw("pictures", 20)
     Path("pictures/a/kill.png").write_text(f"kill {Path('killed').absolute()} once")
     shards = scale.extract_files("pictures", "out", tiny, shard_size=4, workers=2, runner="ray")
@@ -482,9 +498,9 @@ def test_on_ray(tiny: backbones.Backbone) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("on_ray")
 def test_a_shard_that_always_kills_its_worker_on_ray(tiny: backbones.Backbone) -> None:
     """It is named among those in flight; without the cause, and without Ray, the job goes on."""
-    on_ray()
     names = draw("pictures", 12)
     Path("pictures/b/kill.png").write_text(f"kill {Path('cured').absolute()} always")
     with pytest.raises(RuntimeError, match="in flight when a worker of Ray failed, or died") as caught:
@@ -496,13 +512,12 @@ def test_a_shard_that_always_kills_its_worker_on_ray(tiny: backbones.Backbone) -
 
 
 @pytest.mark.slow
-def test_a_cluster_is_joined(tiny: backbones.Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("on_ray")
+def test_a_cluster_is_joined(tiny: backbones.Backbone) -> None:
     """Two nodes, of one core each; by its address, and with one worker a core that it has."""
-    on_ray()
     from ray.cluster_utils import Cluster
 
     names = draw("pictures", 24)
-    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "120")
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
         cluster.add_node(num_cpus=1)

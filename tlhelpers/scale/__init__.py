@@ -10,6 +10,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import PIL
+
 from tlhelpers.data import DataError, path_list
 from tlhelpers.extras import extra
 from tlhelpers.paths import leftovers
@@ -53,8 +55,9 @@ def extract_files(
         runner: ``"local"``: processes of this machine. ``"ray"``: Ray (the extra ``ray``), here or in a
             cluster. There, each machine needs this package, and finds the files and ``out`` under the same
             paths; a machine with another kind of processor may round otherwise.
-        address: Of the Ray cluster to join; None starts Ray on this machine. Ray asks for a token by default:
-            the file that ``RAY_AUTH_TOKEN_PATH`` names, on each machine.
+        address: Of the Ray cluster to join; None starts Ray on this machine. Give a cluster a token, which
+            ``ray get-auth-token --generate`` writes, and name its file in ``RAY_AUTH_TOKEN_PATH`` on each
+            machine before Ray starts there: without one, whoever reaches the cluster can run code in it.
 
     Returns:
         What was written.
@@ -107,7 +110,8 @@ def extract_files(
 
     network, graph, step = features.graph(backbone)
     asked = {"format": 1, "network": network, "engine": "onnx", "features": backbone.n_features}
-    asked |= {"folder": str(root), "pictures": len(paths), "shard size": shard_size}
+    asked |= {"decoder": f"Pillow {PIL.__version__}", "shard size": shard_size}
+    asked |= {"folder": str(root), "pictures": len(paths)}
     asked |= {"paths": _digest(paths), "file sizes": _digest(sizes), "labels": _digest(texts)}
     shards = claimed(Path(out).expanduser().absolute(), asked | {"key": _digest(asked)})
     todo = []

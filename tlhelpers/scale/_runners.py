@@ -1,5 +1,6 @@
 """Who runs the workers: processes of this machine, or Ray. Both only map shards to workers."""
 
+import logging
 import os
 import signal
 import sys
@@ -96,16 +97,16 @@ def on_ray(worker: Worker, shards: list[Shard], n: int | None, address: str | No
     here = {"num_cpus": n or cores(), "object_store_memory": 1 << 28, "include_dashboard": False}
     where: dict[str, Any] = {"address": address} if address else here
     own = not ray.is_initialized()
-    with ray.init(**where, log_to_driver=False, logging_level="error") if own else nullcontext():
+    with ray.init(**where, log_to_driver=False, logging_level=logging.ERROR) if own else nullcontext():
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
         before = {*worker.out.glob(".part-*")}
         size = min(n or int(ray.cluster_resources()["CPU"]), len(shards))
-        how: dict[str, Any] = {"num_cpus": 1, "max_restarts": 2, "max_task_retries": 2}
+        how: dict[str, Any] = {"fn": Worker, "num_cpus": 1, "max_restarts": 2, "max_task_retries": 2}
         how |= {"compute": ray.data.ActorPoolStrategy(size=size), "fn_constructor_kwargs": vars(worker)}
         try:
             jobs = ray.data.from_items(shards, override_num_blocks=len(shards))
-            yield from jobs.map(Worker, **how).iter_rows()
+            yield from jobs.map(**how).iter_rows()
         except ray.exceptions.RayError as error:
             left = {*worker.out.glob(".part-*")} - before  # .part-00003-of-00004-...
             names = sorted({"-".join(path.name[1:].split("-")[:4]) for path in left})

@@ -145,13 +145,10 @@ def claimed(folder: Path, manifest: dict[str, Any]) -> Shards:
         with atomic_path(folder / _MANIFEST) as part:
             part.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     elif there != manifest:
-        differ = [
-            f"  {k}: {there.get(k)} there, {v} asked"
-            for k, v in manifest.items()
-            if there.get(k) != v and k != "key"
-        ]
+        differ = [k for k, v in manifest.items() if there.get(k) != v and k != "key"]
+        lines = [f"  {k}: {there.get(k)} there, {manifest[k]} asked" for k in differ]
         said = f"{folder} holds shards of something else. Choose another folder, or delete this one."
-        raise DataError("\n".join([said, *differ]))
+        raise DataError("\n".join([said, *lines]))
     return Shards(folder, manifest)
 
 

@@ -36,6 +36,5 @@ def extract(
         raise typer.Exit(1) from None
     for path, why in list(found.errors.items())[:20]:
         typer.echo(f"! {path}: {why}")
-    typer.echo(
-        f"{len(found):,} pictures, {len(found.errors):,} of them not read; files: {len(found.files):,}"
-    )
+    said = f"{len(found):,} pictures, {len(found.errors):,} of them not read"
+    typer.echo(f"{said}; files: {len(found.files):,}")

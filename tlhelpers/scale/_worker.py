@@ -25,6 +25,7 @@ def arrow() -> Any:
         MissingExtraError: It is not installed.
     """
     with extra("parquet"):
+        import pyarrow.compute
         import pyarrow.parquet
     return pyarrow
 

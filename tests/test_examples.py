@@ -21,9 +21,11 @@ OTHERWISE = re.compile(r"(Returned|Raised) by\s+`(\w+)`|One\s+of\s+`(\w+)`: see\
 
 
 def modules() -> list[str]:
-    """Return the public modules of the package; the command line's room has examples of another kind."""
+    """Return the public modules of the package; the command line has examples of another kind."""
     names = [m.name for m in pkgutil.walk_packages(tlhelpers.__path__, "tlhelpers.")]
-    return [n for n in names if "._" not in n and not n.startswith("tlhelpers.app")]
+    return [
+        n for n in names if "._" not in n and not n.startswith(("tlhelpers.app", "tlhelpers.scale.command"))
+    ]
 
 
 def public(module: ModuleType) -> dict[str, Any]:

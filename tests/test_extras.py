@@ -29,6 +29,7 @@ NEEDS = {
     "tlhelpers.app.commands": "app",
     "tlhelpers.app.methods": "app",
     "tlhelpers.app.run": "app",
+    "tlhelpers.scale.command": "app",
     "the command": "app",
     "engine='onnx'": "onnx",
     "engine='openvino'": "openvino",
@@ -71,7 +72,7 @@ def examine(found: dict) -> None:
 
 def test_the_core_is_imported_where_no_extra_is_installed(tmp_path: Path) -> None:
     """Whatever an extra brings passes for not installed; the backend and what Keras needs work on."""
-    modules = brought_by("app") | brought_by("tuning") | brought_by("openvino")
+    modules = set().union(*map(brought_by, ("app", "tuning", "openvino", "parquet", "ray")))
     assert {"jinja2", "matplotlib", "onnx", "onnxruntime", "optuna", "psutil", "rich", "tensorflow"} < modules
     env = {**os.environ, "PYTHONPATH": str(ROOT), "TLHELPERS_CACHE": str(tmp_path)}
     command = [sys.executable, str(SCRIPT), *sorted(modules)]

@@ -8,6 +8,7 @@ from tlhelpers import cache as disk
 from tlhelpers.app import audit_command, cache_folder, commands
 from tlhelpers.app import doctor as doctor_checks
 from tlhelpers.extras import extra
+from tlhelpers.scale import command as scale_command
 
 with extra("app"):
     import typer
@@ -73,9 +74,8 @@ def doctor(
     console.print(f"[green]Ready[/]: the profile smoke can run here. Gaps: {gaps}.")
 
 
-app.command()(commands.run)
-app.command()(commands.predict)
-app.command()(commands.export)
+for command in (commands.run, commands.predict, commands.export, scale_command.extract):
+    app.command()(command)
 
 
 @cache.command("list")

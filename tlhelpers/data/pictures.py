@@ -20,9 +20,10 @@ from tlhelpers.data._file_kinds import left_out, readable
 from tlhelpers.data._image_files import open_store
 from tlhelpers.data._listing import pictures
 from tlhelpers.data._scan import why_not
+from tlhelpers.data._stores import MAX_BYTES
 from tlhelpers.data._tar import TAR_SUFFIXES
 
-__all__ = ["Pictures", "decoder_source"]
+__all__ = ["Pictures", "decoded_file", "decoder_source"]
 
 _HEIC = """try:
     import pillow_heif
@@ -137,6 +138,30 @@ class Pictures:
 
 def _is_archive(path: Path) -> bool:
     return path.name.lower().endswith((".zip", *TAR_SUFFIXES))
+
+
+def decoded_file(path: str | os.PathLike[str], size: int) -> NDArray[np.uint8] | str:
+    """Decodes a picture file as `tlhelpers.data.load` does; or returns why that cannot be.
+
+    Args:
+        path: Of the file.
+        size: Short side in pixels; the centre square is kept.
+
+    Returns:
+        uint8 (size, size, 3), RGB; or the reason in words, where there is no file, too.
+
+    Example:
+        >>> from tlhelpers.data.pictures import decoded_file
+        >>> decoded_file("nowhere.png", size=8)
+        'no such file or directory'
+    """
+    try:
+        if os.path.getsize(path) > MAX_BYTES:
+            return f"more than {MAX_BYTES:,} bytes, the limit for one picture; save it smaller"
+        with Pictures(path) as found:
+            return found.decoded(os.path.basename(path), size)
+    except (OSError, data.DataError) as error:
+        return why_not(error, b"-")
 
 
 def decoder_source() -> str:

@@ -16,10 +16,11 @@ from tlhelpers.features import _key
 from tlhelpers.features._difference import Difference, compared, sample
 from tlhelpers.features._engines import ENGINES as _ENGINES
 from tlhelpers.features._engines import FASTEST
+from tlhelpers.features._exported import graph
 from tlhelpers.features._graphs import Network, Run
 from tlhelpers.features._steps import gathered, in_threads, joined, narrowed, progress
 
-__all__ = ["ENGINES", "Difference", "available", "difference", "extract", "multi_taps", "tapped"]
+__all__ = ["ENGINES", "Difference", "available", "difference", "extract", "graph", "multi_taps", "tapped"]
 
 ENGINES = ("auto", *_ENGINES)
 _PART_BYTES = 1 << 23  # about so much is lost when a run is stopped

@@ -6,8 +6,9 @@ import csv
 import os
 import warnings
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from tlhelpers.data._errors import DataError
 from tlhelpers.data._tar import is_archive
@@ -16,7 +17,8 @@ from tlhelpers.data.pictures import Pictures
 __all__ = ["PathList", "listed"]
 
 
-class PathList(NamedTuple):
+@dataclass(frozen=True)
+class PathList:
     """Pictures in their order. Returned by `listed`.
 
     Attributes:

@@ -97,7 +97,7 @@ def extract_files(
         if not isinstance(value, int) or value < 1:
             problems.append(f"{name} must be a whole number of at least 1, not {value!r}.")
     try:
-        root, paths, texts, sizes = path_list.listed(files, labels)
+        found = path_list.listed(files, labels)
     except DataError as error:
         problems.append(str(error))
     if problems:
@@ -111,16 +111,16 @@ def extract_files(
     network, graph, step = features.graph(backbone)
     asked = {"format": 1, "network": network, "engine": "onnx", "features": backbone.n_features}
     asked |= {"decoder": f"Pillow {PIL.__version__}", "shard size": shard_size}
-    asked |= {"folder": str(root), "pictures": len(paths)}
-    asked |= {"paths": _digest(paths), "file sizes": _digest(sizes), "labels": _digest(texts)}
+    asked |= {"folder": str(found.root), "pictures": len(found.paths), "paths": _digest(found.paths)}
+    asked |= {"file sizes": _digest(found.sizes), "labels": _digest(found.labels)}
     shards = claimed(Path(out).expanduser().absolute(), asked | {"key": _digest(asked)})
     todo = []
     for k in shards.missing:
         part = slice(k * shard_size, (k + 1) * shard_size)
-        pictures = json.dumps([paths[part], texts[part]])
+        pictures = json.dumps([found.paths[part], found.labels[part]])
         todo.append({"name": shards.files[k].name, "first": part.start, "pictures": pictures})
     if todo:
-        worker = Worker(shards.folder, root, _digest(asked), graph, step, backbone.image_size)
+        worker = Worker(shards.folder, found.root, _digest(asked), graph, step, backbone.image_size)
         done = RUNNERS[runner](worker, todo, workers, address)
         console = Console(stderr=True, quiet=bool(os.environ.get("CI")))
         for _ in track(done, f"shards of {backbone.name}", len(todo), console=console, transient=True):

@@ -52,9 +52,11 @@ import tiny
 from tlhelpers import scale
 scale.extract_files("pictures", "out", tiny.make_backbone(), shard_size=4, workers=2, runner=sys.argv[2])
 """
+# A shell that runs commands in the background has them ignore SIGINT, and so would this one.
 RUNNER = """
-import pickle
+import pickle, signal
 from tlhelpers.scale import _runners
+signal.signal(signal.SIGINT, signal.default_int_handler)
 list(_runners.local(*pickle.load(open("job", "rb"))))
 """
 

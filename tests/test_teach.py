@@ -26,7 +26,11 @@ pytestmark = pytest.mark.slow
 
 DATA = "document.getElementById('teach-here').dataset"
 HEAVY = ("weights.js", "samples.js", "network.js", "head.js", "pictures.js")
-MAX_SECONDS, N_COMPARED = 3.0, 3
+N_COMPARED = 3
+# The work that a machine's speed is known by, and how many times its seconds the answer may take: 2.0 to 2.2
+# on two cores, alone and beside four busy processes; 34 without WebAssembly.
+YARDSTICK = "() => { let x = 1; for (let i = 0; i < 3e8; i++) x = x * 0.999 + i % 7; return x; }"
+MAX_RATIO = 9
 CODE = "## From the page to Keras"
 
 
@@ -133,25 +137,38 @@ def busy(counter: CDPSession) -> float:
     return {m["name"]: m["value"] for m in counter.send("Performance.getMetrics")["metrics"]}["TaskDuration"]
 
 
+def work(page: Page, counter: CDPSession) -> float:
+    """Return the seconds that a fixed piece of work takes in this page."""
+    before = busy(counter)
+    assert page.evaluate(YARDSTICK) > 0
+    return busy(counter) - before
+
+
 def test_a_button_and_an_answer(browser: Browser, address: str, site: Path) -> None:
     """Nothing heavy loads before the click, nothing foreign ever; the answer comes soon, and as recorded.
 
-    Seconds of the page's main thread are counted, not of the clock, which runs on while others work.
+    Seconds of the page's main thread are counted, not of the clock, which runs on while others work; and
+    in those of a fixed piece of work, since a core is slower where its other half is busy.
     """
     recorded = stored.read_results()["teach"]
-    seconds: list[float] = []
-    while len(seconds) < 3 and min(seconds, default=9.0) >= MAX_SECONDS:
+    ratios: list[float] = []
+    while len(ratios) < 3 and min(ratios, default=np.inf) >= MAX_RATIO:
         with opened(browser, address) as (page, visit):
             assert not [r for r in visit.requests if r.split("?")[0].endswith(HEAVY)]
             counter = page.context.new_cdp_session(page)
             counter.send("Performance.enable", {"timeDomain": "threadTicks"})
+            yardstick = work(page, counter)
             before, start = busy(counter), time.perf_counter()
             page.click("#teach-sample")
             page.wait_for_function(f"{DATA}.answer")
-            clock = time.perf_counter() - start
-            seconds.append(busy(counter) - before)
-            print(f"button to answer: {seconds[-1]:.2f} s of the processor, {clock:.2f} s of the clock")
+            clock, seconds = time.perf_counter() - start, busy(counter) - before
             page.wait_for_function(f"{DATA}.trained")
+            yardstick = (yardstick + work(page, counter)) / 2
+            ratios.append(seconds / yardstick)
+            print(
+                f"button to answer: {seconds:.2f} s of the processor, {ratios[-1]:.1f} times "
+                f"the yardstick's {yardstick:.2f} s; {clock:.2f} s of the clock"
+            )
             assert {r.rsplit("/", 1)[1] for r in visit.requests} >= set(HEAVY)
             own = (site.as_uri() + "/", "data:", "blob:")
             assert not [r for r in visit.requests if not r.startswith(own)]
@@ -160,7 +177,7 @@ def test_a_button_and_an_answer(browser: Browser, address: str, site: Path) -> N
             assert abs(right - recorded["views"]["features"]["10"]["right"]) <= 1  # decoders differ a little
             assert page.inner_text(".teach .shares strong").startswith("birds")
             assert not page.locator("#teach-finished").is_visible()
-    assert 0.1 < min(seconds) < MAX_SECONDS, seconds
+    assert 0.1 < min(ratios) < MAX_RATIO, ratios
 
 
 def test_switches_slider_and_keyboard(browser: Browser, address: str) -> None:

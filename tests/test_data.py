@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from tlhelpers import data
-from tlhelpers.data import _splits
+from tlhelpers.data import _image_files, _splits
 
 
 def have_cifar10() -> bool:
@@ -836,3 +836,11 @@ class TestCifar10:
     def test_more_than_there_is(self):
         with pytest.raises(ValueError, match="10,000 test images"):
             data.load("cifar10", n_test=10_001)
+
+
+def test_without_psutil_nobody_knows_how_much_memory_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then a large request is tried, as numpy would try it."""
+    with pytest.raises(_image_files.DataError, match=r"take 1073741824\.0 GiB and \d+\.\d GiB of memory"):
+        _image_files._check_memory(2**60, "here")
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    _image_files._check_memory(2**60, "here")

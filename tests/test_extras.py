@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from test_house import files, module_name
-from tlhelpers.data import _image_files
 from tlhelpers.extras import MissingExtraError, extra
 from tools.make_env import venv_python
 from tools.numbers.provenance import ROOT
@@ -190,11 +189,3 @@ def test_extras_that_the_code_names_bring_what_it_imports() -> None:
                 roots = {module.split(".")[0] for module in modules}
                 assert roots <= brought_by(name.value) | {"tlhelpers"}, path.name
     assert seen > 4
-
-
-def test_without_psutil_nobody_knows_how_much_memory_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then a large request is tried, as numpy would try it."""
-    with pytest.raises(_image_files.DataError, match="GiB of memory"):
-        _image_files._check_memory(2**60, "here")
-    monkeypatch.setitem(sys.modules, "psutil", None)
-    _image_files._check_memory(2**60, "here")

@@ -226,6 +226,14 @@ DECIDED = {
         "a:5 b:5",
         "a:2 b:2",
     ),
+    "only the test, and a level": (
+        "cat/2021:5 dog/2021:5 dog/2022:1 kept/cat/2023:2 kept/dog/2023:3",
+        *({"classes_from": 1, "test": "kept"}, "cat:5 dog:6", "cat:2 dog:3"),
+    ),
+    "both, and a pattern": (
+        "all/cat1.jpg all/cat2.jpg all/dog1.jpg all/dog2.jpg kept/dog3.jpg kept/cat4.jpg more/cat5.jpg",
+        *({"classes_from": "cat|dog", "train": "all", "test": "kept"}, "cat:2 dog:2", "cat:1 dog:1"),
+    ),
     "names of files": (
         "cat.0.jpg cat.1.jpg cat.2.jpg dog.0.jpg dog.1.jpg dog.2.jpg",
         {"classes_from": r"^(.+?)[_. (-]*\d"},

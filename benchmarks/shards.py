@@ -1,11 +1,12 @@
-"""Features of many files in shards, by processes, against `features.extract` in one process.
+"""Features of many files in shards, by processes and by Ray, against `features.extract` in one process.
 
+    pip install "ray[data]"
     python benchmarks/shards.py [--count 60000] [--workers 2] [--rounds 3]
 
-Both ways read the same PNG files, pictures of CIFAR-10, and take turns. Nothing is cached: each round of the
+All ways read the same PNG files, pictures of CIFAR-10, and take turns. Nothing is cached: each round of the
 shards writes to an empty folder, and `extract` touches no file. The time of the shards holds the start of the
-workers and the writing; that of `extract` holds that it reads each file a second time, to see that it has not
-changed. The graph is exported before. Both must have the same features, to the last bit.
+workers (of Ray, too) and the writing; that of `extract` holds that it reads each file a second time, to see
+that it has not changed. The graph is exported before. All must have the same features, to the last bit.
 """
 
 import argparse
@@ -20,6 +21,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 from _common import table, write
 from PIL import Image
+from ray import __version__ as ray_version
 
 from tlhelpers import backbones, data, features, scale
 
@@ -55,7 +57,8 @@ def main() -> None:
     args = parser.parse_args()
     backbone = backbones.load(NAME, image_size=SIZE)
     features.graph(backbone)
-    rates: dict[str, list[float]] = {"in one process": [], "shards": [], "shards, finished before": []}
+    ways = {"shards": "local", "shards, finished before": "local", "shards by Ray": "ray"}
+    rates: dict[str, list[float]] = {way: [] for way in ("in one process", *ways)}
     with tempfile.TemporaryDirectory() as folder:
         pictures = Path(folder, "pictures")
         files(pictures, args.count)
@@ -63,25 +66,25 @@ def main() -> None:
         x = ds.x_train.followed_by(ds.x_test)
         features.extract(backbone, x[:24], engine="onnx", cache=False)  # the session is made
         for i in range(args.rounds):
-            out = Path(folder, f"shards{i}")
             start = time.perf_counter()
             f = features.extract(backbone, x, engine="onnx", cache=False)
             rates["in one process"].append(args.count / (time.perf_counter() - start))
-            for way in ("shards", "shards, finished before"):
+            ordered = np.sort(f, axis=0)  # orders differ, but each feature has the same values
+            for way, runner in ways.items():
+                out = Path(folder, f"{runner}{i}")
                 start = time.perf_counter()
-                shards = scale.extract_files(pictures, out, backbone, workers=args.workers)
+                shards = scale.extract_files(pictures, out, backbone, workers=args.workers, runner=runner)
                 rates[way].append(args.count / (time.perf_counter() - start))
+                assert np.array_equal(np.sort(shards.read()[0], axis=0), ordered), way
             print(", ".join(f"{way}: {values[-1]:.0f}/s" for way, values in rates.items()), flush=True)
-        # The orders differ: whatever they are, each feature has the same values.
-        assert np.array_equal(np.sort(shards.read()[0], axis=0), np.sort(f, axis=0))
         n_bytes = sum(path.stat().st_size for path in shards.files)
     rows = [
         [way, f"{statistics.median(values):,.0f}", f"{ratio(rates, way):.2f}"]
         for way, values in rates.items()
     ]
     shown = table(["way", "images a second", "times as fast"], rows)
-    about = {"count": args.count, "workers": args.workers, "image_size": SIZE, "rates": rates}
-    write("shards", shown, about | {"bytes_an_image": n_bytes / args.count})
+    about = {"count": args.count, "workers": args.workers, "image_size": SIZE, "ray": ray_version}
+    write("shards", shown, about | {"rates": rates, "bytes_an_image": n_bytes / args.count})
 
 
 if __name__ == "__main__":

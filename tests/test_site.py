@@ -67,6 +67,8 @@ QUERIES = {
     "lora": "book/trends",
     "negative transfer": "notebooks/13_choosing_the_source",
     "homework": "book/instructors",
+    "grad-cam": "notebooks/22_seeing",
+    "spurious correlation": "notebooks/22_seeing",
     "train on my own images": "notebooks/14_your_own_images",
     "save model": "notebooks/14_your_own_images",
 }

@@ -38,6 +38,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "notebooks/04_feature_based": ("notebooks/01_first_result",),
     "notebooks/04b_listings": ("notebooks/03_model_based", "notebooks/04_feature_based"),
     "notebooks/14_your_own_images": ("notebooks/03_model_based", "notebooks/04_feature_based"),
+    "notebooks/22_seeing": ("notebooks/03_model_based", "notebooks/04_feature_based"),
     "book/speed": ("notebooks/04_feature_based",),
     "notebooks/05_transferability_of_layers": ("notebooks/03_model_based",),
     "notebooks/06_freezing": ("notebooks/03_model_based",),
@@ -229,9 +230,9 @@ def path() -> Picture:
     columns = (
         (
             "01_first_result 03_model_based 04_feature_based 04b_listings speed 14_your_own_images "
-            "11_evaluating 12_errors_calibration 13_choosing_the_source 10_tuning",
+            "11_evaluating 12_errors_calibration 13_choosing_the_source 10_tuning 22_seeing",
             "First result|Model-based|Feature-based|Two listings|Speed|Own images|Evaluating|Errors|Source|"
-            "Tuning",
+            "Tuning|Seeing",
         ),
         (
             "concepts formulation 02_losses article_claims trends",
@@ -259,7 +260,7 @@ def path() -> Picture:
         for page, wanted in needs.items():
             indirect = {far for near in wanted for far in all_needs(near)}
             parts += [between(places[w], places[page], kind) for w in wanted if w not in indirect]
-    return 706, [*parts, *boxes, text(0, 700, "Bold border: to run. Dashed: helps.", "quiet", "start")]
+    return 772, [*parts, *boxes, text(0, 766, "Bold border: to run. Dashed: helps.", "quiet", "start")]
 
 
 def all_needs(page: str) -> set[str]:

@@ -48,6 +48,7 @@ def book(tmp_path: Path):
         "b": [0.70, 0.73, 0.70, 0.71, 0.70, 0.73, 0.69, 0.71],
         "same": [0.81, 0.81, 0.80, 0.81, 0.80, 0.83, 0.80, 0.81],
         "three": [0.1, 0.6, 0.9],
+        "a_seconds": [12.0, 11.0, 13.0],
     }
     seeds = {str(s): {"values": {k: v[s] for k, v in values.items() if s < len(v)}} for s in range(8)}
     (results / "01_x.laptop.json").write_text(json.dumps({"records": seeds}), encoding="utf-8")
@@ -116,6 +117,25 @@ def test_what_is_no_contrast(book, relations: dict[str, str], message: str) -> N
     """What cannot be decided stops the build, with its name."""
     with pytest.raises(ValueError, match=message):
         book(relations)
+
+
+def test_a_claim_is_a_quantity(book, tmp_path: Path) -> None:
+    """What a notebook derives can be compared; a measurement of the same name counts first."""
+    claims = ({"name": "derived", "values": [0.9, 0.8, 0.7]}, {"name": "three", "values": [0.0, 0.0, 0.0]})
+    outputs = [{"metadata": {"tlhelpers_claim": claim | {"unit": "nats"}}} for claim in claims]
+    notebook = {"cells": [{"cell_type": "code", "source": [], "outputs": outputs}], "metadata": {}}
+    (tmp_path / "notebooks" / "01_x.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
+    assert book({"x": "each seed: derived > 0.6", "y": "each seed: three > 0"}) == []
+    found = contrasts.read(tmp_path)
+    assert found["x"].holds
+    assert found["x"].gap == "0.9, 0.8, 0.7 nats"
+    assert found["y"].holds
+
+
+def test_seconds_are_not_shares(book, tmp_path: Path) -> None:
+    """A difference of seconds is shown in seconds."""
+    book({"x": "each seed: a_seconds > 10"})
+    assert contrasts.read(tmp_path)["x"].gap.endswith(" s")
 
 
 def test_tests_are_those_of_scipy() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,49 @@ def test_a_difference_is_not_told_without_a_mark(chapter: str) -> None:
     for block in stored.BLOCK_END.split(text):
         names = [name for name in stored.CLAIM_ROLE.findall(block) if claims[name]["unit"] == "pp"]
         assert not names or contrasts.ROLE.search(block) or block.startswith("|"), block
+
+
+NUMBER = r"([\d.]+(?:e-\d+)?)"
+
+
+@pytest.mark.parametrize(
+    ("chapter", "said", "printed", "so"),
+    [
+        (
+            "03_model_based",
+            "the backbone has not moved at all",
+            f"not compiled again: backbone {NUMBER}, head {NUMBER}",
+            lambda backbone, head: backbone == 0 < head,
+        ),
+        (
+            "07_learning_rates",
+            "From the solved head it gives none",
+            f"solved head: from {NUMBER} to {NUMBER}",
+            lambda low, high: high < low < 1e-3,
+        ),
+        (
+            "07_learning_rates",
+            "The peak of the recipe lies above both",
+            f"random head: from {NUMBER} to {NUMBER}",
+            lambda low, high: low < high < 1e-3,
+        ),
+        (
+            "11_evaluating",
+            "it nearly agrees with Wilson's formula",
+            f"2,000 images: {NUMBER}% to {NUMBER}%.*\nbootstrap, all of them: {NUMBER}% to {NUMBER}%",
+            lambda low, high, a, b: max(abs(low - a), abs(high - b)) < 0.5,
+        ),
+    ],
+)
+def test_a_sentence_about_one_run(chapter: str, said: str, printed: str, so: Callable[..., bool]) -> None:
+    """Where a sentence reads what the cell above it printed, the stored output says so."""
+    path = ROOT / "notebooks" / f"{chapter}.ipynb"
+    assert said in " ".join(stored.prose()[path].split())
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    text = "".join("".join(o.get("text", "")) for c in cells for o in c.get("outputs", ()))
+    found = re.search(printed, text)
+    assert found, f"{chapter} prints no such line"
+    assert so(*map(float, found.groups())), found[0]
 
 
 @pytest.fixture

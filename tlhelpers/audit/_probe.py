@@ -16,7 +16,9 @@ from tlhelpers.audit._draw import mapped
 from tlhelpers.audit._keras import leaves
 from tlhelpers.audit._model import CONVOLUTIONS, Base
 
-CHUNK, SECONDS = 16, 3.0  # images in one call; after so long, of processor time, no other call is begun
+# Values of the inputs in one call, which costs much in itself; and after how many seconds of the processor no
+# other call is begun.
+VALUES, SECONDS = 16 * 224 * 224 * 3, 3.0
 ACTIVATIONS = {"softmax", "sigmoid", "relu", "relu6", "tanh", "elu", "gelu", "silu", "leakyrelu", "softplus"}
 Wants = Literal["logits", "probabilities"]
 
@@ -63,11 +65,13 @@ def look(model: keras.Model, base: Base | None, x: Any) -> Seen:
     pinned = any(kw.get("training") is False for layer, _, _, kw in calls if layer is network)
     calls = []  # they hold every map of the network
     outputs, maps = [], []
-    for start in range(0, len(tree.flatten(x)[0]), CHUNK):
+    parts = tree.flatten(x)
+    chunk = max(2, VALUES // sum(int(np.prod(part.shape[1:])) for part in parts))
+    for start in range(0, len(parts[0]), chunk):
         if start and time.process_time() - begun > SECONDS:
             break
         with _watched(of_base[-1:], functools.partial(_record, calls)):
-            outputs.append(given_by(model, x, slice(start, start + CHUNK)))
+            outputs.append(given_by(model, x, slice(start, start + chunk)))
         maps += [pooled(calls[-1][2])] if of_base else []
         calls.clear()
     return Seen(

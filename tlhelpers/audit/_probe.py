@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tlhelpers.audit._draw import mapped
 from tlhelpers.audit._keras import leaves
 from tlhelpers.audit._model import CONVOLUTIONS, Base
+from tlhelpers.audit._training import restored
 
 # Values of the inputs in one call, which costs much in itself; and after how many seconds of the processor no
 # other call is begun.
@@ -56,7 +57,7 @@ def look(model: keras.Model, base: Base | None, x: Any) -> Seen:
     """
     begun = time.process_time()
     calls: list[Call] = []
-    with _watched(_all(model, base), functools.partial(_record, calls)):
+    with restored(model, whole=False), _watched(_all(model, base), functools.partial(_record, calls)):
         named = _named(model, _call(model, x, slice(2)))
     inner = set() if base is None else {id(layer) for layer in base.layers}
     of_base = [layer for layer, *_ in calls if id(layer) in inner and not isinstance(layer, keras.Model)]
@@ -85,7 +86,7 @@ def look(model: keras.Model, base: Base | None, x: Any) -> Seen:
 
 def given_by(model: keras.Model, x: Any, rows: slice = slice(None)) -> dict[str, NDArray]:
     """Returns what a model gives for some rows of its inputs: name -> array ``(n, ...)``."""
-    return {name: _numpy(value) for name, value in _named(model, _call(model, x, rows)).items()}
+    return tree.map_structure(_numpy, _named(model, _call(model, x, rows, training=False)))
 
 
 def pooled(output: Any) -> NDArray:
@@ -94,8 +95,9 @@ def pooled(output: Any) -> NDArray:
     return values.mean(axis=tuple(range(1, values.ndim - 1)))
 
 
-def _call(model: keras.Model, x: Any, rows: slice) -> Any:
-    return model(mapped(lambda a: ops.convert_to_tensor(a[rows]), x))
+def _call(model: keras.Model, x: Any, rows: slice, **how: bool) -> Any:
+    # Without `training=False` a Resizing in front would have all behind it train (Keras' pull request 23166).
+    return model(mapped(lambda a: ops.convert_to_tensor(a[rows]), x), **how)
 
 
 def at_first_convolution(model: keras.Model, base: Base, x: Any, training: bool = False) -> NDArray | None:

@@ -5,6 +5,7 @@ Nothing here imports Keras before it is needed: workers import this room, too, a
 
 import json
 import os
+import sys
 from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
@@ -122,7 +123,8 @@ def extract_files(
     if todo:
         worker = Worker(shards.folder, found.root, _digest(asked), graph, step, backbone.image_size)
         done = RUNNERS[runner](worker, todo, workers, address)
-        console = Console(stderr=True, quiet=bool(os.environ.get("CI")))
+        quiet = bool(os.environ.get("CI")) or not sys.stderr.isatty()  # a notebook would keep a widget each
+        console = Console(stderr=True, quiet=quiet, force_jupyter=False)
         for _ in track(done, f"shards of {backbone.name}", len(todo), console=console, transient=True):
             pass
         for path in leftovers(shards.folder, age=0):  # of workers that were killed

@@ -5,7 +5,6 @@ Nothing here imports Keras before it is needed: workers import this room, too, a
 
 import json
 import os
-import sys
 from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
@@ -123,9 +122,9 @@ def extract_files(
     if todo:
         worker = Worker(shards.folder, found.root, _digest(asked), graph, step, backbone.image_size)
         done = RUNNERS[runner](worker, todo, workers, address)
-        quiet = bool(os.environ.get("CI")) or not sys.stderr.isatty()  # a notebook would keep a widget each
-        console = Console(stderr=True, quiet=quiet, force_jupyter=False)
-        for _ in track(done, f"shards of {backbone.name}", len(todo), console=console, transient=True):
+        console = Console(stderr=True, force_jupyter=False)  # a notebook would keep a widget for each bar
+        how: dict[str, Any] = {"console": console, "transient": True, "disable": not console.is_terminal}
+        for _ in track(done, f"shards of {backbone.name}", len(todo), **how):
             pass
         for path in leftovers(shards.folder, age=0):  # of workers that were killed
             path.unlink(missing_ok=True)

@@ -67,6 +67,8 @@ QUERIES = {
     "lora": "book/trends",
     "negative transfer": "notebooks/13_choosing_the_source",
     "homework": "book/instructors",
+    "data parallel": "notebooks/24_beyond_one_machine",
+    "large dataset": "notebooks/24_beyond_one_machine",
     "train on my own images": "notebooks/14_your_own_images",
     "save model": "notebooks/14_your_own_images",
 }

@@ -48,6 +48,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "notebooks/11_evaluating": ("notebooks/04_feature_based",),
     "notebooks/12_errors_calibration": ("notebooks/04_feature_based", "notebooks/11_evaluating"),
     "notebooks/13_choosing_the_source": ("notebooks/04_feature_based", "notebooks/11_evaluating"),
+    "notebooks/24_beyond_one_machine": ("notebooks/04_feature_based", "notebooks/10_tuning"),
     "book/concepts": (),
     "book/formulation": ("book/concepts",),
     "notebooks/02_losses": ("book/formulation",),
@@ -229,9 +230,9 @@ def path() -> Picture:
     columns = (
         (
             "01_first_result 03_model_based 04_feature_based 04b_listings speed 14_your_own_images "
-            "11_evaluating 12_errors_calibration 13_choosing_the_source 10_tuning",
+            "11_evaluating 12_errors_calibration 13_choosing_the_source 10_tuning 24_beyond_one_machine",
             "First result|Model-based|Feature-based|Two listings|Speed|Own images|Evaluating|Errors|Source|"
-            "Tuning",
+            "Tuning|Many machines",
         ),
         (
             "concepts formulation 02_losses article_claims trends",
@@ -259,7 +260,7 @@ def path() -> Picture:
         for page, wanted in needs.items():
             indirect = {far for near in wanted for far in all_needs(near)}
             parts += [between(places[w], places[page], kind) for w in wanted if w not in indirect]
-    return 706, [*parts, *boxes, text(0, 700, "Bold border: to run. Dashed: helps.", "quiet", "start")]
+    return 772, [*parts, *boxes, text(0, 766, "Bold border: to run. Dashed: helps.", "quiet", "start")]
 
 
 def all_needs(page: str) -> set[str]:

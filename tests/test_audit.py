@@ -18,6 +18,7 @@ from keras import ops
 
 from audit_models import codes_with_and_without, pretend
 from tlhelpers import audit, backbones, data, finetune, recipes
+from tlhelpers.audit import _probe
 
 SIZE = 32
 NETWORKS = ("vgg16", "efficientnet_lite0")
@@ -488,6 +489,19 @@ def test_the_model_is_left_as_it_was(trained):
 
     with_audit, without = run(True), run(False)
     np.testing.assert_equal(with_audit, without)
+
+
+def test_what_the_model_gives_is_that_of_inference_behind_a_layer_that_trains_unless_told():
+    """Keras lets such a layer decide for all behind it: dropout would drop, and statistics would move."""
+    layers = keras.layers
+    parts = [layers.Resizing(8, 8), layers.Conv2D(4, 3), layers.BatchNormalization(), layers.Flatten()]
+    model = compiled(
+        keras.Sequential([keras.Input((SIZE, SIZE, 3)), *parts, layers.Dropout(0.5), layers.Dense(3)])
+    )
+    expected = model.predict(X, verbose=0)
+    (found,) = _probe.given_by(model, X).values()
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(model.predict(X, verbose=0), expected)
 
 
 def test_the_callback_changes_nothing_and_prints_once(capsys):

@@ -23,7 +23,8 @@ from audit_models import (
     unknown,
 )
 from tlhelpers import audit, backbones, finetune
-from tlhelpers.audit import _checks, _heads
+from tlhelpers.audit import _checks, _heads, _probe
+from tlhelpers.audit._model import find_base
 
 X, Y = photos(48)
 X_VAL, Y_VAL = photos(16, seed=5)
@@ -426,3 +427,25 @@ def test_a_network_of_ones_own_may_look_a_little_like_vgg():
 def test_a_softmax_of_one_output_is_one_up_to_rounding(given):
     """Without oneDNN, TensorFlow's softmax over one output gives a neighbour of 1 for some rows."""
     assert _heads._end(np.full((16, 1), given, "float32"), "softmax") == "ones"
+
+
+def test_many_small_images_of_small_numbers_are_told_apart():
+    """Two sets of 4,000 have 16 million pairs, so that what stands for an image must not be short."""
+    a, b = np.random.default_rng(0).random((2, 4000, 8, 8, 3), np.float32)
+    y = np.arange(4000) % 2
+    assert "shared-images" not in audit.check(good(), (a, y), (b, y)).codes
+    b[7] = a[9]
+    found = {f.code: f.measured for f in audit.check(good(), (a, y), (b.astype("float64"), y)).findings}
+    assert found["shared-images"] == 1
+
+
+def test_small_images_are_looked_at_in_one_call(monkeypatch):
+    """A call costs much in itself; and where there are several, they give the same."""
+    calls, given_by, model = [], _probe.given_by, good()
+    monkeypatch.setattr(_probe, "given_by", lambda *given: calls.append(given) or given_by(*given))
+    once = _probe.look(model, find_base(model), X)
+    assert len(calls) == 1
+    monkeypatch.setattr(_probe, "VALUES", 5 * X[0].size)
+    several = _probe.look(model, find_base(model), X)
+    assert len(calls) == 1 + 10
+    np.testing.assert_allclose(once.features, several.features, rtol=1e-3, atol=1e-5)

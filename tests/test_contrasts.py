@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,49 @@ def test_a_difference_is_not_told_without_a_mark(chapter: str) -> None:
         assert not names or contrasts.ROLE.search(block) or block.startswith("|"), block
 
 
+NUMBER = r"([\d.]+(?:e-\d+)?)"
+
+
+@pytest.mark.parametrize(
+    ("chapter", "said", "printed", "so"),
+    [
+        (
+            "03_model_based",
+            "the backbone has not moved at all",
+            f"not compiled again: backbone {NUMBER}, head {NUMBER}",
+            lambda backbone, head: backbone == 0 < head,
+        ),
+        (
+            "07_learning_rates",
+            "From the solved head it gives none",
+            f"solved head: from {NUMBER} to {NUMBER}",
+            lambda low, high: high < low < 1e-3,
+        ),
+        (
+            "07_learning_rates",
+            "The peak of the recipe lies above both",
+            f"random head: from {NUMBER} to {NUMBER}",
+            lambda low, high: low < high < 1e-3,
+        ),
+        (
+            "11_evaluating",
+            "it nearly agrees with Wilson's formula",
+            f"2,000 images: {NUMBER}% to {NUMBER}%.*\nbootstrap, all of them: {NUMBER}% to {NUMBER}%",
+            lambda low, high, a, b: max(abs(low - a), abs(high - b)) < 0.5,
+        ),
+    ],
+)
+def test_a_sentence_about_one_run(chapter: str, said: str, printed: str, so: Callable[..., bool]) -> None:
+    """Where a sentence reads what the cell above it printed, the stored output says so."""
+    path = ROOT / "notebooks" / f"{chapter}.ipynb"
+    assert said in " ".join(stored.prose()[path].split())
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    text = "".join("".join(o.get("text", "")) for c in cells for o in c.get("outputs", ()))
+    found = re.search(printed, text)
+    assert found, f"{chapter} prints no such line"
+    assert so(*map(float, found.groups())), found[0]
+
+
 @pytest.fixture
 def book(tmp_path: Path):
     """A book of one chapter: `plant(relation, sentence)` gives what its build would complain of."""
@@ -48,6 +92,7 @@ def book(tmp_path: Path):
         "b": [0.70, 0.73, 0.70, 0.71, 0.70, 0.73, 0.69, 0.71],
         "same": [0.81, 0.81, 0.80, 0.81, 0.80, 0.83, 0.80, 0.81],
         "three": [0.1, 0.6, 0.9],
+        "a_seconds": [12.0, 11.0, 13.0],
     }
     seeds = {str(s): {"values": {k: v[s] for k, v in values.items() if s < len(v)}} for s in range(8)}
     (results / "01_x.laptop.json").write_text(json.dumps({"records": seeds}), encoding="utf-8")
@@ -116,6 +161,25 @@ def test_what_is_no_contrast(book, relations: dict[str, str], message: str) -> N
     """What cannot be decided stops the build, with its name."""
     with pytest.raises(ValueError, match=message):
         book(relations)
+
+
+def test_a_claim_is_a_quantity(book, tmp_path: Path) -> None:
+    """What a notebook derives can be compared; a measurement of the same name counts first."""
+    claims = ({"name": "derived", "values": [0.9, 0.8, 0.7]}, {"name": "three", "values": [0.0, 0.0, 0.0]})
+    outputs = [{"metadata": {"tlhelpers_claim": claim | {"unit": "nats"}}} for claim in claims]
+    notebook = {"cells": [{"cell_type": "code", "source": [], "outputs": outputs}], "metadata": {}}
+    (tmp_path / "notebooks" / "01_x.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
+    assert book({"x": "each seed: derived > 0.6", "y": "each seed: three > 0"}) == []
+    found = contrasts.read(tmp_path)
+    assert found["x"].holds
+    assert found["x"].gap == "0.9, 0.8, 0.7 nats"
+    assert found["y"].holds
+
+
+def test_seconds_are_not_shares(book, tmp_path: Path) -> None:
+    """A difference of seconds is shown in seconds."""
+    book({"x": "each seed: a_seconds > 10"})
+    assert contrasts.read(tmp_path)["x"].gap.endswith(" s")
 
 
 def test_tests_are_those_of_scipy() -> None:

@@ -69,6 +69,8 @@ QUERIES = {
     "homework": "book/instructors",
     "grad-cam": "notebooks/22_seeing",
     "spurious correlation": "notebooks/22_seeing",
+    "data parallel": "notebooks/24_beyond_one_machine",
+    "large dataset": "notebooks/24_beyond_one_machine",
     "train on my own images": "notebooks/14_your_own_images",
     "save model": "notebooks/14_your_own_images",
 }

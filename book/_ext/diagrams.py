@@ -49,6 +49,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "notebooks/11_evaluating": ("notebooks/04_feature_based",),
     "notebooks/12_errors_calibration": ("notebooks/04_feature_based", "notebooks/11_evaluating"),
     "notebooks/13_choosing_the_source": ("notebooks/04_feature_based", "notebooks/11_evaluating"),
+    "notebooks/24_beyond_one_machine": ("notebooks/04_feature_based", "notebooks/10_tuning"),
     "book/concepts": (),
     "book/formulation": ("book/concepts",),
     "notebooks/02_losses": ("book/formulation",),
@@ -230,9 +231,9 @@ def path() -> Picture:
     columns = (
         (
             "01_first_result 03_model_based 04_feature_based 04b_listings speed 14_your_own_images "
-            "11_evaluating 12_errors_calibration 13_choosing_the_source 10_tuning 22_seeing",
+            "11_evaluating 12_errors_calibration 13_choosing_the_source 10_tuning 24_beyond_one_machine",
             "First result|Model-based|Feature-based|Two listings|Speed|Own images|Evaluating|Errors|Source|"
-            "Tuning|Seeing",
+            "Tuning|Many machines",
         ),
         (
             "concepts formulation 02_losses article_claims trends",
@@ -240,8 +241,8 @@ def path() -> Picture:
         ),
         (
             "- related_learning taxonomy - - 05_transferability_of_layers 06_freezing "
-            "07_learning_rates 08_comparison 09_vgg16",
-            "-|Neighbours|Map of kinds|-|-|Layers|Freezing|Learning rates|Comparison|VGG16",
+            "07_learning_rates 08_comparison 09_vgg16 22_seeing",
+            "-|Neighbours|Map of kinds|-|-|Layers|Freezing|Learning rates|Comparison|VGG16|Seeing",
         ),
     )
     places: dict[str, Point] = {}

@@ -54,16 +54,13 @@ class _Thumbnails:
 
     def __init__(self, images: NDArray) -> None:
         few = small(images)
-        steps = np.round(few.reshape(len(few), -1).astype(np.float32), 3)
-        weights = np.random.default_rng(0).normal(size=steps.shape[1])
-        self.exact = np.round(steps @ weights, 3)
+        rows = np.round(few.reshape(len(few), -1).astype(np.float32), 3) + 0.0  # no -0, which has other bytes
+        self.exact = np.array([hash(row.tobytes()) for row in rows])
         self.pixels = self.mirrored = np.zeros((len(few), SIDE * SIDE * few.shape[3]), np.float32)
         if min(few.shape[1:3]) >= 2 * SIDE:  # of fewer pixels there is not enough to look at
             edges = [np.linspace(0, n, SIDE + 1).astype(int)[:-1] for n in few.shape[1:3]]
             sums = np.add.reduceat(np.add.reduceat(few.astype(np.float32), edges[0], 1), edges[1], 2)
-            sums /= np.add.reduceat(np.add.reduceat(np.ones(few.shape[1:3]), edges[0], 0), edges[1], 1)[
-                ..., None
-            ]
+            sums /= np.add.reduceat(np.add.reduceat(np.ones((*few.shape[1:3], 1)), edges[0], 0), edges[1], 1)
             self.pixels, self.mirrored = _normal(sums), _normal(sums[:, :, ::-1])
 
 
@@ -124,7 +121,7 @@ def labels_meaningless(facts: Facts) -> Iterator[Finding | str]:
 
 def _in_groups(features: NDArray, n: int) -> bool:
     """Returns whether features fall into n groups, more clearly than if each feature had its own order."""
-    unit = normalize(scale(features))
+    unit = normalize(scale(features.astype(np.float64)))  # in float32 it warns of rounding
     apart = np.random.default_rng(0).permuted(unit, axis=0)
     clear = []
     for values in (unit, apart):

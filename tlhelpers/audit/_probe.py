@@ -15,8 +15,11 @@ from numpy.typing import NDArray
 from tlhelpers.audit._draw import mapped
 from tlhelpers.audit._keras import leaves
 from tlhelpers.audit._model import CONVOLUTIONS, Base
+from tlhelpers.audit._training import restored
 
-CHUNK, SECONDS = 16, 3.0  # images in one call; after so long, of processor time, no other call is begun
+# Values of the inputs in one call, which costs much in itself; and after how many seconds of the processor no
+# other call is begun.
+VALUES, SECONDS = 16 * 224 * 224 * 3, 3.0
 ACTIVATIONS = {"softmax", "sigmoid", "relu", "relu6", "tanh", "elu", "gelu", "silu", "leakyrelu", "softplus"}
 Wants = Literal["logits", "probabilities"]
 
@@ -54,7 +57,7 @@ def look(model: keras.Model, base: Base | None, x: Any) -> Seen:
     """
     begun = time.process_time()
     calls: list[Call] = []
-    with _watched(_all(model, base), functools.partial(_record, calls)):
+    with restored(model, whole=False), _watched(_all(model, base), functools.partial(_record, calls)):
         named = _named(model, _call(model, x, slice(2)))
     inner = set() if base is None else {id(layer) for layer in base.layers}
     of_base = [layer for layer, *_ in calls if id(layer) in inner and not isinstance(layer, keras.Model)]
@@ -63,11 +66,13 @@ def look(model: keras.Model, base: Base | None, x: Any) -> Seen:
     pinned = any(kw.get("training") is False for layer, _, _, kw in calls if layer is network)
     calls = []  # they hold every map of the network
     outputs, maps = [], []
-    for start in range(0, len(tree.flatten(x)[0]), CHUNK):
+    parts = tree.flatten(x)
+    chunk = max(2, VALUES // sum(int(np.prod(part.shape[1:])) for part in parts))
+    for start in range(0, len(parts[0]), chunk):
         if start and time.process_time() - begun > SECONDS:
             break
         with _watched(of_base[-1:], functools.partial(_record, calls)):
-            outputs.append(given_by(model, x, slice(start, start + CHUNK)))
+            outputs.append(given_by(model, x, slice(start, start + chunk)))
         maps += [pooled(calls[-1][2])] if of_base else []
         calls.clear()
     return Seen(
@@ -81,7 +86,7 @@ def look(model: keras.Model, base: Base | None, x: Any) -> Seen:
 
 def given_by(model: keras.Model, x: Any, rows: slice = slice(None)) -> dict[str, NDArray]:
     """Returns what a model gives for some rows of its inputs: name -> array ``(n, ...)``."""
-    return {name: _numpy(value) for name, value in _named(model, _call(model, x, rows)).items()}
+    return tree.map_structure(_numpy, _named(model, _call(model, x, rows, training=False)))
 
 
 def pooled(output: Any) -> NDArray:
@@ -90,8 +95,9 @@ def pooled(output: Any) -> NDArray:
     return values.mean(axis=tuple(range(1, values.ndim - 1)))
 
 
-def _call(model: keras.Model, x: Any, rows: slice) -> Any:
-    return model(mapped(lambda a: ops.convert_to_tensor(a[rows]), x))
+def _call(model: keras.Model, x: Any, rows: slice, **how: bool) -> Any:
+    # Without `training=False` a Resizing in front would have all behind it train (Keras' pull request 23166).
+    return model(mapped(lambda a: ops.convert_to_tensor(a[rows]), x), **how)
 
 
 def at_first_convolution(model: keras.Model, base: Base, x: Any, training: bool = False) -> NDArray | None:

@@ -122,7 +122,8 @@ def extract_files(
     if todo:
         worker = Worker(shards.folder, found.root, _digest(asked), graph, step, backbone.image_size)
         done = RUNNERS[runner](worker, todo, workers, address)
-        console = Console(stderr=True, quiet=bool(os.environ.get("CI")))
+        # In a notebook Rich would leave a widget for each bar.
+        console = Console(stderr=True, quiet=not os.isatty(2), force_jupyter=False)
         for _ in track(done, f"shards of {backbone.name}", len(todo), console=console, transient=True):
             pass
         for path in leftovers(shards.folder, age=0):  # of workers that were killed

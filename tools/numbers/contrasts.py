@@ -10,10 +10,11 @@ eight of a chapter are tested. A sentence that compares carries ``{finds}`name``
     nobody_knows = "lpft ? plain"                          open: the interval contains zero
     here = "each seed: lpft > plain"                       describes these seeds
 
-Quantities are those of the stored measurements; they may be added and subtracted. The first three are decided
-by a paired t test over the seeds, two-sided at 5 %, corrected for their number in the chapter (Holm, 1979).
-"No difference" and "open" are not corrected, since that would make them easier: they say how small a
-difference would have been seen, in four cases of five. The last two have no verdict, and a mark of their own.
+Quantities are those of the stored measurements, and the claims that notebooks derive from them; they may be
+added and subtracted. The first three are decided by a paired t test over the seeds, two-sided at 5 %,
+corrected for their number in the chapter (Holm, 1979). "No difference" and "open" are not corrected, since
+that would make them easier: they say how small a difference would have been seen, in four cases of five. The
+last two have no verdict, and a mark of their own.
 
 Standard library only: the website's small environment uses it.
 """
@@ -199,7 +200,9 @@ def family(
         else:
             holds = p[name] >= LEVEL and ("?" in relation or len(pairs[0][0]) >= FEWEST_EQUAL)
         named = [units[word] for word in re.findall(r"\w+", relation) if word in units]
-        unit = next((unit for unit in named if unit not in ("%", "pp")), "pp")
+        unit = next(
+            (unit for unit in named if unit not in ("%", "pp")), "s" if "_seconds" in relation else "pp"
+        )
         seeds = tuple(gap for gap, _ in pairs)
         contrasts.append(Contrast(name, chapter, relation, seeds, unit, p.get(name), holds))
     return contrasts
@@ -211,8 +214,11 @@ def read(root: Path = ROOT) -> dict[str, Contrast]:
     Raises:
         ValueError: as `family`, or a name is used twice.
     """
-    known = stored.quantities(STORED, root)
-    units = {name: claim["unit"] for name, claim in stored.read_claims(root).items()}
+    claims = stored.read_claims(root)
+    units = {name: claim["unit"] for name, claim in claims.items()}
+    # A derived claim has one value a seed, in order: 0, 1, 2 ...
+    known = {name: {str(k): v for k, v in enumerate(claim["values"])} for name, claim in claims.items()}
+    known |= stored.quantities(STORED, root)
     contrasts: dict[str, Contrast] = {}
     for chapter, relations in tomllib.loads((root / FILE).read_text(encoding="utf-8")).items():
         if twice := sorted(set(relations) & set(contrasts)):

@@ -53,7 +53,7 @@ def test_no_band_is_narrower_than_its_test_set_allows() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("seeds", "share"), [(3, 0.4), (5, 0.85), (8, 0.95)])
+@pytest.mark.parametrize(("seeds", "share"), [(3, 0.35), (5, 0.85), (8, 0.95)])
 def test_alarms_and_what_is_found(seeds: int, share: float) -> None:
     """Runs of the book's claims, whose spreads differ as those that are stored do.
 

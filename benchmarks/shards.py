@@ -1,6 +1,6 @@
 """Features of many files in shards, by processes and by Ray, against `features.extract` in one process.
 
-    pip install "ray[data]"
+    pip install ray
     python benchmarks/shards.py [--count 60000] [--workers 2] [--rounds 3]
 
 All ways read the same PNG files, pictures of CIFAR-10, and take turns. Nothing is cached: each round of the

@@ -87,7 +87,7 @@ def extract_files(
     arrow()
     if runner == "ray":
         with extra("ray"):
-            import ray.data  # noqa: F401
+            import ray  # noqa: F401
     problems = []
     if runner not in RUNNERS:
         problems.append(f"There is no runner {runner!r}. Choose one of: {', '.join(map(repr, RUNNERS))}.")

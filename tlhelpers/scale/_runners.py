@@ -92,21 +92,22 @@ def on_ray(worker: Worker, shards: list[Shard], n: int | None, address: str | No
         RuntimeError: A worker died again and again, or raised an error.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    import ray.data
+    import ray
+    from ray.util import ActorPool
 
     here = {"num_cpus": n or cores(), "object_store_memory": 1 << 28, "include_dashboard": False}
     where: dict[str, Any] = {"address": address} if address else here
     own = not ray.is_initialized()
     with ray.init(**where, log_to_driver=False, logging_level=logging.ERROR) if own else nullcontext():
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = context.print_on_execution_start = False
         before = {*worker.out.glob(".part-*")}
         size = min(n or int(ray.cluster_resources()["CPU"]), len(shards))
-        how: dict[str, Any] = {"fn": Worker, "num_cpus": 1, "max_restarts": 2, "max_task_retries": 2}
-        how |= {"compute": ray.data.ActorPoolStrategy(size=size), "fn_constructor_kwargs": vars(worker)}
+        how: dict[str, Any] = {"num_cpus": 1, "max_restarts": 2, "max_task_retries": 2}
+        actor = ray.remote(**how, scheduling_strategy="SPREAD")(Worker)
+        graph = ray.put(worker.graph)  # once, for all of them and for those that start again
         try:
-            jobs = ray.data.from_items(shards, override_num_blocks=len(shards))
-            yield from jobs.map(**how).iter_rows()
+            actors = [actor.remote(**vars(worker) | {"graph": graph}) for _ in range(size)]
+            pool = ActorPool(actors)
+            yield from pool.map_unordered(lambda actor, shard: actor.__call__.remote(shard), shards)
         except ray.exceptions.RayError as error:
             left = {*worker.out.glob(".part-*")} - before  # .part-00003-of-00004-...
             names = sorted({"-".join(path.name[1:].split("-")[:4]) for path in left})

@@ -28,13 +28,12 @@ def extract(
     from tlhelpers import backbones, scale
 
     try:
+        how: dict[str, Any] = {"workers": workers, "runner": runner, "address": address}
         network = backbones.load(backbone, image_size=image_size)
-        how: dict[str, Any] = {"shard_size": shard_size, "workers": workers}
-        found = scale.extract_files(files, out, network, runner=runner, address=address, **how)
+        found = scale.extract_files(files, out, network, shard_size=shard_size, **how)
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         typer.echo(f"Not done: {error}", err=True)
         raise typer.Exit(1) from None
-    for path, why in list(found.errors.items())[:20]:
-        typer.echo(f"! {path}: {why}")
-    said = f"{len(found):,} pictures, {len(found.errors):,} of them not read"
-    typer.echo(f"{said}; files: {len(found.files):,}")
+    for path in [*found.errors][:20]:
+        typer.echo(f"! {path}: {found.errors[path]}")
+    typer.echo(f"{len(found):,} pictures, {len(found.errors):,} not read; files: {len(found.files):,}")

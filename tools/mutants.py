@@ -5,8 +5,10 @@
 
 cosmic-ray finds where a comparison, a number or an operator can be replaced. A sample of such places is drawn
 with a fixed seed, and for each place one of its replacements. The tests of the room run against a copy of the
-repository; a mutant that they let pass has survived. What is done stands in `_build/mutants.jsonl`, so that a
-run that was stopped goes on, as long as the file that was changed is the same.
+repository; a mutant that they let pass has survived. One run of them without a change tells which tests reach
+which line, and these are asked. Where they let a mutant pass whose line is reached otherwise, too, by an
+import, a fixture or another process, all tests are asked. What is done stands in `_build/mutants.jsonl`, so
+that a run that was stopped goes on, as long as the file that was changed is the same.
 
 Some survivors compute the same as before, so that no test can notice them. The sign for "or" of types is no
 operator, and is left alone: the import would fail, which kills for nothing.
@@ -23,13 +25,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import coverage
 from cosmic_ray.ast import ast_nodes, get_ast_from_path
 from cosmic_ray.mutating import mutate_code
 from cosmic_ray.plugins import get_operator, operator_names
+from coverage.data import combine_parallel_data
 
 ROOT = Path(__file__).resolve().parent.parent
 DONE = ROOT / "_build" / "mutants.jsonl"
@@ -43,6 +48,14 @@ ROOMS = {
     "tlhelpers/losses.py": "losses checks properties",
     "tlhelpers/evaluation": "evaluation calibration errors transferability checks properties",
 }
+
+COVERAGE = """
+[run]
+source = tlhelpers
+dynamic_context = test_function
+parallel = true
+patch = subprocess
+"""
 
 
 @dataclass(frozen=True)
@@ -81,10 +94,10 @@ def tests_of(path: str) -> list[str]:
     return [f"tests/test_{name}.py" for name in names.split()]
 
 
-def run(copy: Path, path: str, seconds: float) -> bool:
-    """Return whether the tests of a module pass in a copy of the repository; too slow is not passed."""
+def run(copy: Path, tests: list[str], seconds: float, tool: Sequence[str] = ("pytest",)) -> bool:
+    """Return whether tests pass in a copy of the repository; too slow is not passed."""
     options = ["-x", "-q", "-n", "0", "-m", "not slow"]
-    command = [sys.executable, "-m", "pytest", *options, *tests_of(path)]
+    command = [sys.executable, "-m", *tool, *options, *tests]
     env = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
     nothing = subprocess.DEVNULL
     with subprocess.Popen(
@@ -97,8 +110,28 @@ def run(copy: Path, path: str, seconds: float) -> bool:
             return False
 
 
-def survives(copy: Path, mutant: Mutant, seconds: float) -> bool:
-    """Return whether the tests let a mutant pass."""
+def reached_by(copy: Path, tests: list[str]) -> dict[tuple[str, int], list[list[str]]]:
+    """Run tests without a change, and return for each line of the package whom to ask, in turn."""
+    (copy / ".coveragerc").write_text(COVERAGE, encoding="utf-8")
+    if not run(copy, tests, 3600, ("coverage", "run", "-m", "pytest")):
+        sys.exit(f"Without a change, one of these fails: {' '.join(tests)}")
+    data = coverage.CoverageData(str(copy / ".coverage"))
+    combine_parallel_data(data, data_paths=[str(copy)])
+    reached: dict[tuple[str, int], list[list[str]]] = {}
+    for file in data.measured_files():
+        path = str(Path(file).relative_to(copy.resolve()))
+        for line, contexts in data.contexts_by_lineno(file).items():
+            names = [name.rsplit(".", 1) for name in contexts if name]
+            exact = [f"tests/{module.split('.')[-1]}.py::{function}" for module, function in names]
+            otherwise = "" in contexts or not exact
+            reached[path, line] = [asked for asked in (sorted(exact), tests * otherwise) if asked]
+    data.erase()
+    (copy / ".coveragerc").unlink()
+    return reached
+
+
+def survives(copy: Path, mutant: Mutant, asked: list[list[str]], seconds: float) -> bool:
+    """Return whether all tests that are asked let a mutant pass."""
     file = copy / mutant.path
     before = file.read_text(encoding="utf-8")
     changed = mutate_code(before, get_operator(mutant.operator)(), mutant.occurrence)
@@ -106,7 +139,7 @@ def survives(copy: Path, mutant: Mutant, seconds: float) -> bool:
         raise RuntimeError(f"{mutant} changes nothing: cosmic-ray counts otherwise than it mutates.")
     file.write_text(changed, encoding="utf-8")
     try:
-        return run(copy, mutant.path, seconds)
+        return all(run(copy, tests, seconds) for tests in asked)
     finally:
         file.write_text(before, encoding="utf-8")
 
@@ -137,19 +170,18 @@ def main() -> None:
         copies: queue.Queue[Path] = queue.Queue()
         for k in range(args.workers):
             copies.put(copy_of_repository(Path(tmp) / str(k)))
-        limits = {}
+        limits, reached = {}, {}
         for tests in {tuple(tests_of(mutant.path)) for mutant in todo}:
-            path = next(mutant.path for mutant in todo if tuple(tests_of(mutant.path)) == tests)
             start = time.perf_counter()
-            if not run(copies.queue[0], path, 1800):
-                sys.exit(f"The tests of {path} fail without a change: {' '.join(tests)}")
+            reached[tests] = reached_by(copies.queue[0], [*tests])
             limits[tests] = 60 + 4 * (time.perf_counter() - start)
-            print(f"{path}: {time.perf_counter() - start:.0f} s without a change", flush=True)
+            print(f"{' '.join(tests)}: {time.perf_counter() - start:.0f} s without a change", flush=True)
 
         def judge(mutant: Mutant) -> tuple[Mutant, bool]:
-            copy = copies.get()
+            copy, tests = copies.get(), tuple(tests_of(mutant.path))
+            asked = reached[tests].get((mutant.path, mutant.line), [[*tests]])
             try:
-                return mutant, survives(copy, mutant, limits[tuple(tests_of(mutant.path))])
+                return mutant, survives(copy, mutant, asked, limits[tests])
             finally:
                 copies.put(copy)
 

@@ -19,7 +19,7 @@ from tlhelpers import data, features, heads
 from tlhelpers.app import cli, methods, model_file, report
 from tlhelpers.app import run as pipeline
 from tlhelpers.app.methods import Candidate
-from tlhelpers.app.report import Outcome
+from tlhelpers.app.verdict import Outcome
 from tlhelpers.data import folder_check
 from tools import print_pdf
 

@@ -29,16 +29,18 @@ def note(*words):
 def objective(trial):
     x = trial.suggest_float("x", -1, 1)
     note("start", trial.number, x)
-    time.sleep(float(sys.argv[4]))  # no part of what the objective computes
+    # Not part of what the objective computes.
+    time.sleep(float(sys.argv[4]) if trial.number >= int(sys.argv[5]) else 0)
     note("end", trial.number, x)
     return -x * x
 tuning.search(objective, n, path, seed=3)
 """
 
 
-def start(path: Path, log: Path, n: int, sleep: float) -> subprocess.Popen:
+def start(path: Path, log: Path, n: int, sleep: float, slow_from: int = 0) -> subprocess.Popen:
     env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    return subprocess.Popen([sys.executable, "-c", SCRIPT, str(path), str(log), str(n), str(sleep)], env=env)
+    words = map(str, (path, log, n, sleep, slow_from))
+    return subprocess.Popen([sys.executable, "-c", SCRIPT, *words], env=env)
 
 
 def lines(log: Path, word: str) -> list[list[str]]:
@@ -58,7 +60,7 @@ def study_in(path: Path) -> optuna.Study:
 def test_a_killed_search_goes_on(tmp_path):
     """No finished trial is lost or run twice, and what is proposed is what an unbroken search proposes."""
     path, log = tmp_path / "search.db", tmp_path / "log"
-    process = start(path, log, 14, 0.3)
+    process = start(path, log, 14, 600, slow_from=12)
     try:
         deadline = time.monotonic() + 120
         while len(lines(log, "start")) < 13 and time.monotonic() < deadline:

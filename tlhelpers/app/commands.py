@@ -21,7 +21,7 @@ with extra("app"):
 if TYPE_CHECKING:
     from tlhelpers.app.model_file import About
     from tlhelpers.app.predict import Named
-    from tlhelpers.app.report import Outcome
+    from tlhelpers.app.verdict import Outcome
 
 __all__ = ["export", "predict", "run"]
 

@@ -4,7 +4,6 @@ import base64
 import io
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from importlib import metadata, resources
 from typing import Any
 
@@ -15,14 +14,13 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from tlhelpers import data, plots
-from tlhelpers.app.methods import Candidate
-from tlhelpers.app.verdict import judge
-from tlhelpers.data.folder_check import SPLIT_WORDS, FolderCheck, counted
+from tlhelpers.app.verdict import Outcome, judge
+from tlhelpers.data.folder_check import SPLIT_WORDS, counted
 from tlhelpers.data.pictures import decoder_source
-from tlhelpers.evaluation import calibration, errors, wilson_interval
+from tlhelpers.evaluation import calibration, errors
 from tlhelpers.evaluation.confusion import confusion
 
-__all__ = ["Outcome", "html"]
+__all__ = ["html"]
 
 MATRIX_CLASSES = 20  # more make a matrix that nobody reads: then the frequent confusions are listed
 SHOWN = 12  # mistakes
@@ -39,85 +37,6 @@ _INK = "#012345"  # stands for the colour of the text
 # Colours of a figure -> those of the page, which has a light and a dark side.
 _COLOURS = {_INK: "currentColor", "#777777": "currentColor"}
 _COLOURS |= {"#0072b2": "var(--after)", "#e69f00": "var(--before)"}
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """All that a report shows.
-
-    Attributes:
-        check: What was found in the folder.
-        class_names: One name a class.
-        candidates: The models that were tried.
-        chosen: Name of the one that was kept.
-        temperature: What its logits are divided by.
-        n_val: Number of images that chose: validation images, or all of cross-validation.
-        n_tuned: Number of training images that fine-tuning took.
-        backbone: Name of the pretrained network.
-        image_size: Side of its input, in pixels.
-        seed: Of the split and the training.
-        date: Day of the run.
-        y_test: Labels of the test images, int64 (n,).
-        probabilities: What the exported model says of the test images, (n, k), temperature included.
-        export: How the exported files were checked, in words.
-        sizes: Written file -> bytes.
-        seconds: Time of the whole run.
-        cross_validated: Whether `y_test` are all images, each named by a model that did not see it.
-        folds: Of cross-validation; 0 where validation images chose.
-        unsure_below: Probability below which an answer is called unsure.
-        how: How it was trained and why so, one sentence each.
-    """
-
-    check: FolderCheck
-    class_names: tuple[str, ...]
-    candidates: tuple[Candidate, ...]
-    chosen: str
-    temperature: float
-    n_val: int
-    n_tuned: int
-    backbone: str
-    image_size: int
-    seed: int
-    date: str
-    y_test: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    probabilities: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
-    export: str = ""
-    sizes: dict[str, int] = field(default_factory=dict)
-    seconds: float = 0.0
-    cross_validated: bool = False
-    folds: int = 0
-    unsure_below: float = 0.0
-    how: tuple[str, ...] = ()
-
-    @property
-    def val_accuracy(self) -> float:
-        """Accuracy of what was kept on the images that chose it, 0..1."""
-        return next(c.val_accuracy for c in self.candidates if c.name == self.chosen)
-
-    @property
-    def predicted(self) -> np.ndarray:
-        """Predicted labels of the test images, int64 (n,)."""
-        return self.probabilities.argmax(axis=1)
-
-    @property
-    def hits(self) -> int:
-        """Number of test images whose class was named."""
-        return int((self.predicted == self.y_test).sum())
-
-    @property
-    def accuracy(self) -> float:
-        """Accuracy on the test images, 0..1."""
-        return self.hits / len(self.y_test)
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """95 % interval of the accuracy (Wilson, 1927)."""
-        return wilson_interval(self.hits, len(self.y_test))
-
-    def uncalibrated(self) -> np.ndarray:
-        """Returns the probabilities (n, k) before temperature scaling."""
-        logits = self.temperature * calibration.log_probabilities(self.probabilities)
-        return calibration.with_temperature(logits, 1.0)
 
 
 def html(

@@ -23,7 +23,7 @@ with extra("app"):
     from tlhelpers.app import methods, model_file, predict, report
     from tlhelpers.app.methods import Fitted, Settings, Step
     from tlhelpers.app.model_file import About, Predict
-    from tlhelpers.app.report import Outcome
+    from tlhelpers.app.verdict import Outcome
 
 __all__ = ["from_folder", "temperature"]
 

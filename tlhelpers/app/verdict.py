@@ -1,17 +1,14 @@
-"""What a report says first: whether the model can be used, its weakest class, and what to do next."""
+"""What a run came to, and what a report says of it first: its use, its weakest class, what to do next."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from tlhelpers.data.folder_check import counted
-from tlhelpers.evaluation import errors, wilson_interval
+from tlhelpers.app.methods import Candidate
+from tlhelpers.data.folder_check import FolderCheck, counted
+from tlhelpers.evaluation import calibration, errors, wilson_interval
 
-if TYPE_CHECKING:
-    from tlhelpers.app.report import Outcome
-
-__all__ = ["Verdict", "judge"]
+__all__ = ["Outcome", "Verdict", "judge"]
 
 FAR_BELOW = 0.1  # of the test accuracy below that of validation: more than chance, if the intervals part, too
 GOOD, FAIR = 0.9, 0.7  # lower end of the interval of the accuracy
@@ -19,6 +16,85 @@ WEAK = 0.85  # accuracy below which a class is worth more pictures
 TESTED = 100  # test images: with fewer, the accuracy is a rough figure
 SURE_MISTAKE = 0.9
 FEW = 30  # pictures of a class
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All that a report shows.
+
+    Attributes:
+        check: What was found in the folder.
+        class_names: One name a class.
+        candidates: The models that were tried.
+        chosen: Name of the one that was kept.
+        temperature: What its logits are divided by.
+        n_val: Number of images that chose: validation images, or all of cross-validation.
+        n_tuned: Number of training images that fine-tuning took.
+        backbone: Name of the pretrained network.
+        image_size: Side of its input, in pixels.
+        seed: Of the split and the training.
+        date: Day of the run.
+        y_test: Labels of the test images, int64 (n,).
+        probabilities: What the exported model says of the test images, (n, k), temperature included.
+        export: How the exported files were checked, in words.
+        sizes: Written file -> bytes.
+        seconds: Time of the whole run.
+        cross_validated: Whether `y_test` are all images, each named by a model that did not see it.
+        folds: Of cross-validation; 0 where validation images chose.
+        unsure_below: Probability below which an answer is called unsure.
+        how: How it was trained and why so, one sentence each.
+    """
+
+    check: FolderCheck
+    class_names: tuple[str, ...]
+    candidates: tuple[Candidate, ...]
+    chosen: str
+    temperature: float
+    n_val: int
+    n_tuned: int
+    backbone: str
+    image_size: int
+    seed: int
+    date: str
+    y_test: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    probabilities: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+    export: str = ""
+    sizes: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    cross_validated: bool = False
+    folds: int = 0
+    unsure_below: float = 0.0
+    how: tuple[str, ...] = ()
+
+    @property
+    def val_accuracy(self) -> float:
+        """Accuracy of what was kept on the images that chose it, 0..1."""
+        return next(c.val_accuracy for c in self.candidates if c.name == self.chosen)
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """Predicted labels of the test images, int64 (n,)."""
+        return self.probabilities.argmax(axis=1)
+
+    @property
+    def hits(self) -> int:
+        """Number of test images whose class was named."""
+        return int((self.predicted == self.y_test).sum())
+
+    @property
+    def accuracy(self) -> float:
+        """Accuracy on the test images, 0..1."""
+        return self.hits / len(self.y_test)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the accuracy (Wilson, 1927)."""
+        return wilson_interval(self.hits, len(self.y_test))
+
+    def uncalibrated(self) -> np.ndarray:
+        """Returns the probabilities (n, k) before temperature scaling."""
+        logits = self.temperature * calibration.log_probabilities(self.probabilities)
+        return calibration.with_temperature(logits, 1.0)
 
 
 @dataclass(frozen=True)
@@ -42,7 +118,7 @@ class Verdict:
     shifted: bool
 
 
-def judge(o: "Outcome") -> Verdict:
+def judge(o: Outcome) -> Verdict:
     """Returns the verdict on a tested model."""
     n, (low, high) = len(o.y_test), o.interval
     frequent = int(np.bincount(o.y_test).argmax())
@@ -88,7 +164,7 @@ def judge(o: "Outcome") -> Verdict:
     )
 
 
-def _shifted(o: "Outcome") -> bool:
+def _shifted(o: Outcome) -> bool:
     """Whether the test accuracy lies below that of validation by more than chance explains."""
     if o.cross_validated or "test" not in o.check.shipped or o.val_accuracy - o.accuracy < FAR_BELOW:
         return False
@@ -96,7 +172,7 @@ def _shifted(o: "Outcome") -> bool:
     return val_low > o.interval[1]
 
 
-def _weakest(o: "Outcome") -> str:
+def _weakest(o: Outcome) -> str:
     tested = [row for row in errors.by_class(o.y_test, o.predicted, o.class_names) if row.count]
     worst = min(tested, key=lambda row: (row.accuracy, -row.count))
     if worst.accuracy == 1:
@@ -110,13 +186,13 @@ def _weakest(o: "Outcome") -> str:
     )
 
 
-def _owned(o: "Outcome") -> dict[str, int]:
+def _owned(o: Outcome) -> dict[str, int]:
     """Pictures of each class that the reader has, without those of a test folder."""
     parts = [s for s in o.check.counts if s != "test" or "test" not in o.check.shipped]
     return {c: sum(o.check.counts[s][c] for s in parts) for c in o.class_names}
 
 
-def _to_do(o: "Outcome", n: int, shifted: bool, useless: bool) -> list[str]:
+def _to_do(o: Outcome, n: int, shifted: bool, useless: bool) -> list[str]:
     found, had = [], _owned(o)
     if useless:
         found.append("Look at pictures of each class: are the labels right, and could you tell them apart?")

@@ -42,7 +42,7 @@ LEAST = 0.85  # share of mutants that the tests have to notice
 SEED = 0
 # What is changed, and the tests that answer for it.
 ROOMS = {
-    "tlhelpers/data": "data folder_layouts faults_images run_folders paths properties",
+    "tlhelpers/data": "data folder_layouts faults_images run_folders paths properties scale",
     "tlhelpers/features": "features stale_features engines properties",
     "tlhelpers/heads.py": "heads checks properties",
     "tlhelpers/losses.py": "losses checks properties",

@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
 
 import keras
@@ -247,22 +247,28 @@ def test_steps_are_smaller_for_larger_images(tiny, ran):
     assert sorted(ran) == [1, 2, 2]
 
 
-def test_steps_that_end_out_of_order_come_back_in_order():
-    def slow_first(item):
-        time.sleep(0.05 if item % 3 == 0 else 0)
+def test_steps_that_end_out_of_order_come_back_in_order(monkeypatch):
+    monkeypatch.setattr(_steps, "n_cores", lambda: 2)
+    ended, order = [threading.Event() for _ in range(20)], []
+
+    def even_after_odd(item):
+        assert item % 2 or ended[item + 1].wait(60)
+        order.append(item)
+        ended[item].set()
         return np.array([item])
 
-    assert [int(part[0]) for part in _steps.in_threads(slow_first, range(20))] == list(range(20))
+    assert [int(part[0]) for part in _steps.in_threads(even_after_odd, range(20))] == list(range(20))
+    assert order[:2] == [1, 0]
 
 
 def test_few_results_wait_for_a_slow_reader():
-    started = []
-    work = _steps.in_threads(lambda item: started.append(item) or np.array([item]), range(1000))
+    taken, started = [], []
+    items = (taken.append(item) or item for item in range(1000))
+    work = _steps.in_threads(lambda item: started.append(item) or np.array([item]), items)
     next(work)
-    time.sleep(0.1)
-    assert len(started) <= 3 * _processor.n_cores() + 1
+    assert len(taken) <= 3 * _processor.n_cores() + 1
     work.close()
-    assert len(started) < 100
+    assert len(started) <= len(taken) <= 3 * _processor.n_cores() + 1
 
 
 def test_images_are_resized_outside_the_network(tiny):

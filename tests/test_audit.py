@@ -694,7 +694,7 @@ def test_what_cannot_be_looked_at_is_said():
     unbuilt = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(3)])
     assert "Begin it with keras.Input" in audit.check(unbuilt).unchecked[0]
     assert audit.check(compiled(unbuilt), (SMALL_X / 255, Y)).parts
-    with pytest.raises(ValueError, match=r"base must be .* not 'thawed'"):
+    with pytest.raises(ValueError, match=r"base must .*'thawed'"):
         audit.check(model, base="thawed")
-    with pytest.raises(ValueError, match="'print' or 'raise', not 'shout'"):
+    with pytest.raises(ValueError, match=r"'print' .*'shout'"):
         audit.Callback(on_finding="shout")

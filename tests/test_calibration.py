@@ -99,11 +99,11 @@ def test_probabilities_serve_as_logits():
 @pytest.mark.parametrize(
     ("y", "proba", "message"),
     [
-        ([0], [0.5, 0.5], "probabilities must be \\(n, k\\)"),
+        ([0], [0.5, 0.5], r"must be \(n, k\)"),
         ([], np.zeros((0, 2)), "n > 0"),
-        ([0, 1], [[0.5, 0.5]], "one for each of 1 images; these are \\(2,\\)"),
+        ([0, 1], [[0.5, 0.5]], r"of 1 images; .*\(2,\)"),
         ([0], [[1.0]], "k > 1"),
-        ([2], [[0.5, 0.5]], "labels must be whole numbers from 0 to 1"),
+        ([2], [[0.5, 0.5]], "whole numbers from 0 to 1"),
         ([0.0], [[0.5, 0.5]], "whole numbers"),
         ([0], [[np.nan, 0.5]], "NaN"),
         ([0], [[3.0, -2.0]], "Apply softmax"),

@@ -169,7 +169,7 @@ def test_a_mask_of_hits_is_no_label(name):
 
 @pytest.mark.parametrize("name", ["accuracy", "accuracy of predicted labels", "compare"])
 def test_a_mask_is_a_label_of_two_classes_alone(name):
-    with pytest.raises(ValueError, match="from 0 to 1; these go from 0 to 2"):
+    with pytest.raises(ValueError, match=r"to 1; .* to 2"):
         ON_LABELS[name](Y > 0)
     assert evaluation.accuracy(Y % 2, Y % 2 > 0) == 1.0
     assert transferability.h_score(F, Y > 0) == transferability.h_score(F, (Y > 0).astype(int))
@@ -181,7 +181,7 @@ KNOWN_CLASSES = ("by_class", "confusion", "confident_mistakes", "label_errors", 
 @pytest.mark.parametrize("name", [pytest.param(n, id=f"{n}: a label without a class") for n in KNOWN_CLASSES])
 @pytest.mark.fault("arguments that would give a quiet NaN or a wrong number")
 def test_a_label_above_the_classes_is_refused(name):
-    with pytest.raises(ValueError, match="from 0 to 2; these go from 0 to 3"):
+    with pytest.raises(ValueError, match=r"to 2; .* to 3"):
         ON_LABELS[name](np.where(np.arange(N) == 5, 3, Y))
 
 
@@ -265,7 +265,7 @@ UNBOUNDED = {
 )
 @pytest.mark.fault("arguments that would give a quiet NaN or a wrong number")
 def test_a_temperature_at_the_end_of_its_range_is_none(y, z):
-    with pytest.raises(ValueError, match=r"no temperature from 0\.01 to 100 is the best"):
+    with pytest.raises(ValueError, match="no temperature"):
         calibration.fit_temperature(y, z)
 
 

@@ -68,7 +68,7 @@ def test_clear_errors():
     with pytest.raises(ValueError, match="whole numbers from 0 to 0"):
         errors.by_class(y, y, ["only one"])
     for inside in (np.array([1, 0]), np.array([False, False]), np.array([True])):
-        with pytest.raises(ValueError, match="'odd' must be a bool array of shape"):
+        with pytest.raises(ValueError, match="'odd' must be a bool"):
             errors.by_slice(y, y, {"odd": inside})
-    with pytest.raises(ValueError, match=r"classes \[1\] have no image"):
+    with pytest.raises(ValueError, match=r"\[1\] have no image"):
         errors.label_errors(np.array([0, 0]), np.array([[0.5, 0.5], [0.2, 0.8]]))

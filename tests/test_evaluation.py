@@ -140,11 +140,11 @@ def test_the_best_of_several_is_optimistic_and_the_nested_estimate_is_not():
     ("f", "y", "message"),
     [
         (np.zeros(4), [0, 1, 0, 1], "features must be \\(n, d\\)"),
-        (np.zeros((4, 2)), [0, 1], "one for each of 4 images; these are \\(2,\\)"),
+        (np.zeros((4, 2)), [0, 1], r"of 4 images; .*\(2,\)"),
         (np.full((10, 2), np.nan), [0, 1] * 5, "NaN"),
         (np.zeros((10, 2)), [1] * 10, "at least two"),
         (np.zeros((10, 2)), [0, 2] * 5, "each present"),
-        (np.zeros((10, 2)), [0] * 8 + [1] * 2, "Class 1 has 2 images, too few for 5 folds"),
+        (np.zeros((10, 2)), [0] * 8 + [1] * 2, "2 images, .* 5 folds"),
     ],
 )
 def test_what_cannot_be_cross_validated(f, y, message):

@@ -17,6 +17,7 @@ import pytest
 import tlhelpers
 
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+SLOW = {"tlhelpers.features", "tlhelpers.scale"}  # they export networks, and begin processes
 OTHERWISE = re.compile(r"(Returned|Raised) by\s+`(\w+)`|One\s+of\s+`(\w+)`: see\s+`(\w+)`")
 
 
@@ -117,7 +118,9 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     pyplot.rcdefaults()
 
 
-@pytest.mark.parametrize("name", modules())
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in modules()]
+)
 def test_examples_are_there_and_true(name: str) -> None:
     """Each can be pasted alone: it gets no names but its own."""
     module = importlib.import_module(name)
@@ -136,6 +139,7 @@ def test_enough_is_looked_at() -> None:
     found = {name: importlib.import_module(name) for name in modules()}
     offered = [(n, v, m) for m in found.values() for n, v in public(m).items()]
     assert len(found) >= 24
+    assert set(found) >= SLOW
     assert len(offered) >= 110
     assert sum(own(value) for _, value, _ in offered) >= 80
 

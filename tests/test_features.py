@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
 
 import keras
@@ -193,7 +193,7 @@ def test_engines_agree_on_every_family(name):
     by_keras = features.extract(backbone, images, engine="keras", cache=False)
     assert np.ptp(by_keras, axis=0).max() > 0  # the images differ
     if name.startswith("convnext"):
-        with pytest.raises(RuntimeError, match="cannot be exported to ONNX"):
+        with pytest.raises(RuntimeError, match="exported to ONNX"):
             features.extract(backbone, images, engine="onnx", cache=False)
         by_onnx = features.extract(backbone, images, engine="auto", cache=False)
     else:
@@ -247,22 +247,28 @@ def test_steps_are_smaller_for_larger_images(tiny, ran):
     assert sorted(ran) == [1, 2, 2]
 
 
-def test_steps_that_end_out_of_order_come_back_in_order():
-    def slow_first(item):
-        time.sleep(0.05 if item % 3 == 0 else 0)
+def test_steps_that_end_out_of_order_come_back_in_order(monkeypatch):
+    monkeypatch.setattr(_steps, "n_cores", lambda: 2)
+    ended, order = [threading.Event() for _ in range(20)], []
+
+    def even_after_odd(item):
+        assert item % 2 or ended[item + 1].wait(60)
+        order.append(item)
+        ended[item].set()
         return np.array([item])
 
-    assert [int(part[0]) for part in _steps.in_threads(slow_first, range(20))] == list(range(20))
+    assert [int(part[0]) for part in _steps.in_threads(even_after_odd, range(20))] == list(range(20))
+    assert order[:2] == [1, 0]
 
 
 def test_few_results_wait_for_a_slow_reader():
-    started = []
-    work = _steps.in_threads(lambda item: started.append(item) or np.array([item]), range(1000))
+    taken, started = [], []
+    items = (taken.append(item) or item for item in range(1000))
+    work = _steps.in_threads(lambda item: started.append(item) or np.array([item]), items)
     next(work)
-    time.sleep(0.1)
-    assert len(started) <= 3 * _processor.n_cores() + 1
+    assert len(taken) <= 3 * _processor.n_cores() + 1
     work.close()
-    assert len(started) < 100
+    assert len(started) <= len(taken) <= 3 * _processor.n_cores() + 1
 
 
 def test_images_are_resized_outside_the_network(tiny):
@@ -350,7 +356,7 @@ def test_a_failure_is_forgotten(tiny, x, no_export, cache, monkeypatch, change):
     with pytest.raises(RuntimeError, match=r"cache clear.*\.failed"):
         features.extract(tiny, x, engine="onnx")
     (note,) = (cache / "onnx").glob("*.failed")
-    with pytest.raises(RuntimeError, match=r"cannot be exported .* delete .*\.failed"):
+    with pytest.raises(RuntimeError, match=r"exported .*\.failed"):
         features.extract(tiny, x, engine="onnx")
     assert len(no_export) == 1
     now = note.stat().st_mtime
@@ -377,7 +383,7 @@ def test_a_graph_that_differs_from_keras_is_not_used(tiny, x, monkeypatch, cache
         return lambda images: run(images) * 1.001
 
     monkeypatch.setattr(_onnx, "session", wrong)
-    with pytest.raises(RuntimeError, match=r"differs from Keras by 1\.0e-03"):
+    with pytest.raises(RuntimeError, match=r"differs .*1\.0e-03"):
         features.extract(tiny, x, engine="onnx")
     assert not cache_folder.entries()
     assert not [name for name in files(cache) if name.endswith(".onnx")]
@@ -402,7 +408,7 @@ def test_an_altered_graph_is_made_again_with_a_warning(tiny, x, cache, caplog):
         other = noise(6)
         np.testing.assert_array_equal(features.extract(tiny, other, engine="onnx")[:5], first)
         shutil.rmtree(disk.folder())
-        assert "was altered and is made again" in caplog.text
+        assert "is made again" in caplog.text
         assert [p.read_bytes() for p in (cache / "onnx").glob("*.onnx")] != [damaged]
 
 
@@ -422,11 +428,11 @@ def test_eight_bits_are_close(lite, lite_cache):
 
 
 def test_eight_bits_need_calibration(tiny, x, cache):
-    with pytest.raises(ValueError, match=r"'onnx-int8' needs calibration=.* training images .*x_train"):
+    with pytest.raises(ValueError, match=r"calibration=.*x_train"):
         features.extract(tiny, x, engine="onnx-int8")
     with pytest.raises(ValueError, match="float64"):
         features.extract(tiny, x, engine="onnx-int8", calibration=x / 255)
-    with pytest.raises(ValueError, match="calibration holds no images"):
+    with pytest.raises(ValueError, match="holds no images"):
         features.extract(tiny, x, engine="onnx-int8", calibration=x[:0])
     assert not files(cache)
 
@@ -519,9 +525,9 @@ def test_a_tap_that_is_no_map_is_taken_as_it_is(tiny, x):
 @pytest.mark.parametrize(
     ("taps", "message"),
     [
-        (["conv", "block9", "last"], r"tiny has no layer 'block9'\. Its layers: \[layer\.name for"),
-        ([], "There are no taps in this list"),
-        ("conv", r"taps is 'last', 'multi' or a list of layer names, not 'conv'"),
+        (["conv", "block9", "last"], r"'block9'\. Its layers"),
+        ([], "no taps in this list"),
+        ("conv", "taps is .*not 'conv'"),
     ],
 )
 def test_taps_that_are_not_there(tiny, x, taps, message):
@@ -982,12 +988,10 @@ def test_a_bar_for_long_work_on_a_terminal_alone(tiny, monkeypatch, terminal, ci
     ],
 )
 def test_what_are_no_images(tiny, images, found):
-    with pytest.raises(ValueError, match=rf"uint8 RGB images of shape \(n, h, w, 3\).*this is {found}"):
+    with pytest.raises(ValueError, match=rf"\(n, h, w, 3\).*this is {found}"):
         features.extract(tiny, images)
 
 
 def test_an_unknown_engine(tiny, x):
-    with pytest.raises(
-        ValueError, match=r"no engine 'torch'\. Choose one of: 'auto', 'onnx', 'onnx-int8', 'openv"
-    ):
+    with pytest.raises(ValueError, match=r"'torch'.*'onnx-int8'"):
         features.extract(tiny, x, engine="torch")

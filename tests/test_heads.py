@@ -107,9 +107,9 @@ def test_the_probe_as_a_keras_layer(classes):
             lambda a: a | {"f_train": np.where(a["f_train"] > 5, np.nan, 1)},
             "training features hold NaN .* weights",
         ),
-        (lambda a: a | {"f_val": a["f_val"] / 0.0}, "The validation features hold NaN or infinity"),
-        (lambda a: a | {"y_train": 0 * a["y_train"]}, r"each present, at least two; these are \[0\]"),
-        (lambda a: a | {"y_train": a["y_train"] + 1}, r"0..n_classes-1, .* these are \[1 2 3\]"),
+        (lambda a: a | {"f_val": a["f_val"] / 0.0}, "validation .* infinity"),
+        (lambda a: a | {"y_train": 0 * a["y_train"]}, r"at least two; .*\[0\]"),
+        (lambda a: a | {"y_train": a["y_train"] + 1}, r"these are \[1 2 3\]"),
         (lambda a: a | {"y_train": 2 * a["y_train"]}, r"these are \[0 2 4\]"),
     ],
 )

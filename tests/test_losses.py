@@ -101,9 +101,9 @@ def test_l2_sp_quadratic_closed_form():
     ("weights", "start", "alpha", "message"),
     [
         ([], [], 1.0, "weights is empty"),
-        ([np.ones(2)], [], 1.0, "weights has 1 entries, start_weights has 0"),
-        ([np.ones(2)], [np.ones(3)], 1.0, r"weights\[0\] has shape \(2,\), start_weights\[0\] has \(3,\)"),
-        ([np.ones(2)], [np.ones(2)], -1.0, "alpha is -1.0, expected a number, 0 or more"),
+        ([np.ones(2)], [], 1.0, "1 entries, .* has 0"),
+        ([np.ones(2)], [np.ones(3)], 1.0, r"\[0\] has shape \(2,\)"),
+        ([np.ones(2)], [np.ones(2)], -1.0, "alpha is -1.0"),
         ([np.ones(2)], [np.ones(2)], float("nan"), "alpha is nan"),
     ],
 )
@@ -244,10 +244,10 @@ def test_coral_gradient():
 @pytest.mark.parametrize(
     ("z", "u", "message"),
     [
-        (np.ones(3), np.ones((3, 1)), r"z has the shape \(3,\), expected \(rows, d\)"),
+        (np.ones(3), np.ones((3, 1)), r"^z has .*\(3,\)"),
         (np.ones((3, 2)), np.ones((3, 2, 2)), r"u has the shape \(3, 2, 2\)"),
-        (np.ones((1, 2)), np.ones((3, 2)), r"z has 1 row\(s\), expected at least 2"),
-        (np.ones((3, 2)), np.ones((1, 2)), r"u has 1 row\(s\), expected at least 2"),
+        (np.ones((1, 2)), np.ones((3, 2)), "z has 1 .*at least 2"),
+        (np.ones((3, 2)), np.ones((1, 2)), "u has 1 .*at least 2"),
         (np.ones((3, 2)), np.ones((3, 4)), r"u has the shape \(3, 4\).* z has \(3, 2\)"),
     ],
 )
@@ -294,7 +294,7 @@ def test_proxy_a_distance(error, distance):
 
 @pytest.mark.parametrize("error", [-0.1, 1.1, 23.0, float("nan")])
 def test_proxy_a_distance_refuses_what_is_no_fraction(error):
-    with pytest.raises(ValueError, match=r"error is .* 0 or more and at most 1"):
+    with pytest.raises(ValueError, match=r"error is .* at most 1"):
         losses.proxy_a_distance(error)
 
 

@@ -154,9 +154,9 @@ def test_confusion_stays_small(side):
 
 def test_confusion_refuses_what_does_not_fit():
     x, y, predicted = confused()
-    with pytest.raises(ValueError, match=r"labels must be|images, uint8"):
+    with pytest.raises(ValueError, match=r"labels must|uint8"):
         plots.confusion(x, y, predicted[:-1], ["a", "b", "c"])
-    with pytest.raises(ValueError, match=r"labels must be|images, uint8"):
+    with pytest.raises(ValueError, match=r"labels must|uint8"):
         plots.confusion(x[:0], y[:0], predicted[:0], ["a", "b", "c"])
     with pytest.raises(ValueError, match="whole numbers from 0 to 1"):
         plots.confusion(x, y, predicted, ["a", "b"])

@@ -277,7 +277,7 @@ def test_ground_truth_needs_folders_called_like_classes(made, tmp_path):
     Image.fromarray(pixels("red", 1)).save(tmp_path / "a.png")
     result = call(report / "model.onnx", tmp_path / "a.png", "--ground-truth")
     assert result.exit_code == 1
-    assert "no picture lies in a folder called like a class" in result.output
+    assert "no picture lies" in result.output
 
 
 # --- sixteen bits ---

@@ -23,7 +23,7 @@ def test_the_environment_decides_where_no_name_is_given(monkeypatch):
 
 
 def test_an_unknown_profile(monkeypatch):
-    with pytest.raises(ValueError, match=r"no profile 'fast'\. Choose one of smoke, laptop, gpu"):
+    with pytest.raises(ValueError, match=r"'fast'.* smoke, laptop"):
         profiles.get("fast")
     monkeypatch.setenv("TL_PROFILE", "slow")
     with pytest.raises(ValueError, match="no profile 'slow'"):

@@ -62,6 +62,8 @@ def counts(y: np.ndarray, k: int) -> np.ndarray:
 
 
 @given(LABELS, SEEDS)
+@example(np.repeat(np.arange(6), [300, 10, 10, 10, 10, 10]), 0)
+@example(np.repeat(np.arange(4), [1, 1, 1, 97]), 1)
 def test_each_beginning_of_an_order_is_stratified(y, seed):
     order = _splits.stratified_order(y, seed)
     assert sorted(order) == list(range(len(y)))
@@ -70,20 +72,24 @@ def test_each_beginning_of_an_order_is_stratified(y, seed):
         assert np.abs(counts(y[order[:n]], 6) - n * shares).max() < 1
 
 
-@given(LABELS, st.integers(1, 4), st.integers(1, 4), SEEDS, st.data())
-def test_splits_are_disjoint_of_exact_size_and_fixed_by_the_seed(y, n_train, n_val, seed, draw):
-    test = draw.draw(LABELS)
-    asked = {"n_train": n_train, "n_val": n_val, "n_test": None}
-    found = _splits.choose(y, None, test, asked, seed, "a set")
-    again = _splits.choose(y, None, test, asked, seed, "a set")
-    for first, second in zip(found, again, strict=True):
-        np.testing.assert_array_equal(first, second)
-    train, val, chosen_test = found
-    assert (len(train), len(val), len(chosen_test)) == (n_train, n_val, len(test))
-    assert len({*train, *val}) == n_train + n_val
-    more = _splits.choose(y, None, test, asked | {"n_train": n_train + 1}, seed, "a set")
-    np.testing.assert_array_equal(more[0][:n_train], train)  # a smaller training set is part of a larger one
-    np.testing.assert_array_equal(more[1], val)
+@given(LABELS, st.none() | LABELS, LABELS, st.integers(1, 4), st.integers(1, 4), st.integers(1, 9), SEEDS)
+def test_splits_are_disjoint_stratified_of_exact_size_and_fixed_by_the_seed(
+    y, shipped, test, n_train, n_val, n_test, seed
+):
+    """Validation images come out of the training pool, or out of one that is shipped."""
+    asked = {"n_train": n_train, "n_val": n_val, "n_test": n_test}
+    found = _splits.choose(y, shipped, test, asked, seed, "a set")
+    whole = _splits.choose(y, shipped, test, {**asked, "n_train": None, "n_test": None}, seed, "a set")
+    assert [len({*chosen}) for chosen in found] == [n_train, n_val, n_test]
+    for part, all_of_it in zip(found, whole, strict=True):  # a smaller set is the beginning of a larger one
+        np.testing.assert_array_equal(part, all_of_it[: len(part)])
+    left = np.setdiff1d(np.arange(len(y)), whole[1]) if shipped is None else np.arange(len(y))
+    assert [sorted(whole[0]), sorted(whole[2])] == [list(left), list(range(len(test)))]
+    assert len(whole[1]) == n_val
+    val_pool = y if shipped is None else shipped
+    for pool, chosen in ((y[left], y[found[0]]), (val_pool, val_pool[found[1]]), (test, test[found[2]])):
+        share = len(chosen) * counts(pool, 6) / len(pool)
+        assert np.abs(counts(chosen, 6) - share).max() < 1
 
 
 @given(LABELS, st.floats(0.05, 0.5))

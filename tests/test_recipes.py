@@ -259,7 +259,7 @@ def test_l2_sp_holds_what_is_above_a_cached_trunk_but_not_its_head():
 
 
 def test_l2_sp_with_nothing_to_hold_is_an_error():
-    with pytest.raises(ValueError, match="Nothing but the head is trainable"):
+    with pytest.raises(ValueError, match="Nothing but the head"):
         finetune.fine_tune(
             classifier(up_to="block2"),
             make_dataset(),
@@ -337,7 +337,7 @@ def test_freezing_up_to_a_block_freezes_all_below_it():
 def test_freezing_says_when_a_name_is_wrong():
     backbone = make_backbone()
     for options in ({"up_to": "block7"}, {"blocks": ("block1", "blok2")}):
-        with pytest.raises(ValueError, match=r"blo(ck7|k2).*block1, block2"):
+        with pytest.raises(ValueError, match=r"blo(ck7|k2).*block2"):
             finetune.freeze(backbone, **options)
     with pytest.raises(ValueError, match="not both"):
         finetune.freeze(backbone, blocks=("block1",), up_to="block1")

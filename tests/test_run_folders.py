@@ -67,7 +67,7 @@ def test_a_camera_that_does_not_move_loses_no_picture(tmp_path, policy):
     said = " ".join(check.notes())
     assert "label" not in said
     assert "free" in check.scenes
-    assert "a camera that does not move" in said
+    assert "camera that does not move" in said
 
 
 def test_several_cameras_are_kept_apart_and_used(tmp_path):
@@ -126,7 +126,7 @@ def test_look_alikes_never_keep_a_class_from_being_split(tmp_path):
 def test_a_test_that_is_the_training_is_no_test(tmp_path):
     for split in ("train", "test"):
         fill(tmp_path / "set" / split, n=6)
-    with pytest.raises(data.DataError, match="each training image is a copy of a test or validation image"):
+    with pytest.raises(data.DataError, match="copy of a test"):
         folder_check.load(tmp_path / "set", 8)
     _, check = folder_check.load(tmp_path / "set", 8, copies="keep")
     assert len(check.leaks) == 18
@@ -158,7 +158,7 @@ def test_files_of_several_pictures_are_said(tmp_path):
     pages = [picture(COLOURS["red"], 50 + i) for i in range(3)]
     for name in ("pages.tif", "film.gif", "film.webp"):
         pages[0].save(folder / "red" / name, save_all=True, append_images=pages[1:])
-    assert "3 files hold several pictures" in " ".join(folder_check.load(folder, 8)[1].said)
+    assert "3 files hold several" in " ".join(folder_check.load(folder, 8)[1].said)
 
 
 @pytest.mark.parametrize("colour", [(3, 2, 9), (120, 120, 120)], ids=["nearly black", "one colour"])
@@ -166,9 +166,7 @@ def test_pictures_that_show_nothing_are_said(tmp_path, colour):
     folder = fill(tmp_path / "set", ("blue", "red"), n=9)
     for i in range(4):
         Image.new("RGB", (9 + i, 9), colour).save(folder / "red" / f"mask{i}.png")
-    assert "4 of 22 pictures are nearly black or of one colour" in " ".join(
-        folder_check.load(folder, 8)[1].said
-    )
+    assert "4 of 22 pictures" in " ".join(folder_check.load(folder, 8)[1].said)
 
 
 # --- groups ---
@@ -202,7 +200,7 @@ def test_patients_stay_on_one_side(tmp_path, rule, group_of, seed, monkeypatch):
 
 def test_one_group_a_class_cannot_be_split(tmp_path):
     folder = fill(tmp_path / "colours", n=10)
-    with pytest.raises(data.DataError, match=r"blue, green, red belong to one group"):
+    with pytest.raises(data.DataError, match="blue, green, red belong"):
         folder_check.load(folder, 8, group="^(blue|green|red)")
     for rule, words in (
         ("(", "no regular expression"),
@@ -248,7 +246,7 @@ def test_many_files_of_one_kind_that_cannot_be_read_are_said_on_the_terminal(tmp
         (folder / name / "raw.NEF").write_bytes(b"x")
     said, code = command(folder, "--out", tmp_path / "report")
     assert code == 0
-    assert "40 files could not be read and are left out (40 .heic)" in said
+    assert "left out (40 .heic)" in said
     assert "2 .nef files are not used" in said
 
 
@@ -256,7 +254,7 @@ def test_files_beside_the_pictures_are_said(tmp_path):
     folder = fill(tmp_path / "colours", n=4)
     for name in ("a.part", "b.part", "c.xyz", "notes.txt", "d.aae", "Thumbs.db", ".hidden.part"):
         (folder / "red" / name).write_bytes(b"x")
-    assert "not called like pictures: 2 .part and 1 .xyz." in " ".join(folder_check.load(folder, 8)[1].said)
+    assert "2 .part and 1 .xyz." in " ".join(folder_check.load(folder, 8)[1].said)
 
 
 def packed(path: Path, mode: str, folder: Path) -> Path:
@@ -275,12 +273,12 @@ def test_an_archive_is_known_by_its_content(tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("a.7z", b"7z\xbc\xaf", "a 7z archive, which is not read here. Unpack it"),
-        ("a.rar", b"Rar!\x1a", "a RAR archive, which is not read here"),
-        ("a.zip", b"Rar!\x1a", "is not a readable zip file"),
-        ("a.csv", b"file,label", "is a table. Name the folder of the images, and say --labels a.csv"),
-        ("a.jpg", b"\xff\xd8\xff", "is a file with one picture"),
-        ("folder/train.zip", b"PK", "In it lie archives (train.zip): unpack them"),
+        ("a.7z", b"7z\xbc\xaf", "7z archive"),
+        ("a.rar", b"Rar!\x1a", "RAR archive"),
+        ("a.zip", b"Rar!\x1a", "not a readable zip"),
+        ("a.csv", b"file,label", "say --labels a.csv"),
+        ("a.jpg", b"\xff\xd8\xff", "with one picture"),
+        ("folder/train.zip", b"PK", "archives (train.zip)"),
     ],
 )
 def test_other_files_are_refused_with_the_reason(tmp_path, name, content, words):
@@ -329,10 +327,10 @@ def test_the_commands_flags_reach_the_folder(tmp_path, command):
     assert "--train one --test two" in said
     said, code = command(tmp_path / "set", "--out", out, "--train", "one", "--test", "two", "--time", "5m")
     assert code == 0
-    assert "of 30 test images named rightly" in said
+    assert "of 30 test images" in said
     said, code = command(tmp_path / "set", "--out", out, "--classes-from", "2", "--overwrite")
     assert code == 0
-    assert "of 60 images named rightly" in said
+    assert "of 60 images" in said
 
 
 def test_a_class_that_cannot_be_tested_is_left_out_when_asked(tmp_path, command):
@@ -355,7 +353,7 @@ def test_a_class_of_corrupt_files_is_left_out_when_asked(tmp_path, command):
         path.write_bytes(b"x")
     said, code = command(folder, "--out", tmp_path / "report", "--skip-small")
     assert code == 0
-    assert "The class green is left out" in said
+    assert "green is left out" in said
 
 
 def test_labels_from_a_table_and_names_for_the_rest(tmp_path, command):
@@ -370,7 +368,7 @@ def test_labels_from_a_table_and_names_for_the_rest(tmp_path, command):
     (tmp_path / "set" / "train.csv").write_text("\n".join(lines))
     said, code = command(tmp_path / "set", "--out", tmp_path / "report")
     assert code == 0
-    assert "Labels come from train.csv, column label: 20 images" in said
+    assert "column label: 20 images" in said
     assert "predictions.csv" in said
     assert len((tmp_path / "report" / "predictions.csv").read_text().splitlines()) == 9
 
@@ -401,7 +399,7 @@ def test_few_images_are_cross_validated_and_all_are_used(tmp_path):
     assert outcome.check.counts["train"] == {"blue": 5, "green": 5, "red": 5}
     assert outcome.candidates[0].val_accuracy == outcome.accuracy
     text = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
-    assert "cross-validated in 5 parts" in text
+    assert "cross-validated in 5" in text
     assert "test image" not in re.sub(r"(?s)<section aria-labelledby=.words.*", "", text).replace(
         "Test images</dt>", ""
     )

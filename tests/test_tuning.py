@@ -115,7 +115,7 @@ def test_random_search_proposes_numbers_that_differ(tmp_path):
 def test_another_sampler_or_seed_does_not_mix_with_a_stored_study(tmp_path):
     tuning.search(parabola, 2, tmp_path / "a.db", seed=0)
     for other in ({"seed": 1}, {"sampler": "random"}):
-        with pytest.raises(ValueError, match="Use the same settings to go on"):
+        with pytest.raises(ValueError, match="same settings"):
             tuning.search(parabola, 3, tmp_path / "a.db", **other)
     assert len(tuning.search(parabola, 2, tmp_path / "a.db", name="another", seed=1).trials) == 2
 
@@ -179,7 +179,7 @@ def test_trials_of_another_objective_do_not_mix(tmp_path, first, second, word):
     tuning.search(first, 2, tmp_path / "a.db")
     tuning.search(first, 3, tmp_path / "a.db")
     for n in (3, 4):  # whether or not a trial is missing: what is returned would be another objective's
-        with pytest.raises(ValueError, match=f"differs in: .*{word}.*even_if_changed"):
+        with pytest.raises(ValueError, match=f"in: .*{word}.*even_if_changed"):
             tuning.search(second, n, tmp_path / "a.db")
     assert len(study_in(tmp_path / "a.db").trials) == 3
     assert len(tuning.search(second, 4, tmp_path / "a.db", even_if_changed=True).trials) == 4
@@ -220,7 +220,7 @@ def test_a_study_of_another_origin_is_refused(tmp_path, direction):
     storage = f"sqlite:///{tmp_path / 'a.db'}"
     other = optuna.create_study(storage=storage, study_name="search", direction=direction)
     other.optimize(parabola, 1)
-    with pytest.raises(ValueError, match="this function did not make it"):
+    with pytest.raises(ValueError, match="did not make it"):
         tuning.search(parabola, 2, tmp_path / "a.db")
 
 
@@ -232,7 +232,7 @@ def test_a_study_of_another_origin_is_refused(tmp_path, direction):
 def test_a_file_that_is_no_study_is_refused_and_kept(tmp_path, content):
     path = tmp_path / "a.db"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"a\.db.* is no file of a search"):
+    with pytest.raises(ValueError, match=r"a\.db.* is no file"):
         tuning.search(parabola, 2, path)
     assert path.read_bytes() == content
 
@@ -273,10 +273,10 @@ def test_pruned_trials_count_and_cost(tmp_path):
 
 
 def test_clear_errors():
-    with pytest.raises(ValueError, match="sampler must be one of tpe, random"):
+    with pytest.raises(ValueError, match=r"sampler .*tpe, random"):
         tuning.search(parabola, 2, sampler="grid")
     for n, error in ((0, ValueError), (1.5, TypeError)):
-        with pytest.raises(error, match="n_trials must be a whole number"):
+        with pytest.raises(error, match="n_trials must be"):
             tuning.search(parabola, n)
 
 
@@ -324,11 +324,11 @@ def test_range_test_errors():
     model, ds = learnable()
     for low, high, steps, message in (
         (1e-2, 1e-3, 20, "0 < low < high"),
-        (0, 1, 20, "low is 0, expected a number, above 0"),
-        (1e-3, 1e-2, 5, "steps must be a whole number of at least 10"),
+        (0, 1, 20, "low is 0"),
+        (1e-3, 1e-2, 5, "steps .*at least 10"),
     ):
         with pytest.raises(ValueError, match=message):
             tuning.range_test(model, ds, low=low, high=high, steps=steps)
     model.layers[-1].set_weights([np.full((192, 2), np.nan, np.float32), np.zeros(2, np.float32)])
-    with pytest.raises(ValueError, match="out of bounds within 0 steps"):
+    with pytest.raises(ValueError, match="out of bounds"):
         tuning.range_test(model, ds)

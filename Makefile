@@ -13,7 +13,7 @@ GRADE_ARGS ?=
 # Expanded only where a recipe uses it, so that targets without Python run without Python.
 FIND_PYTHON = python=$$(PYTHON="$(PYTHON)" sh tools/find_python.sh)
 
-.PHONY: help book serve pdf links test env notebooks stale stamp assignments grade lock repo-url clean
+.PHONY: help book serve pdf links test env notebooks stale stamp assignments grade lock repo-url text-weights clean
 .DEFAULT_GOAL := help
 
 help:
@@ -31,6 +31,7 @@ help:
 	@echo "make grade SUBMISSIONS=dir     grade a folder of submissions into build/graded: tables, feedback, summary"
 	@echo "make lock                      resolve the dependencies again (LOCK_ARGS=--upgrade for the newest)"
 	@echo "make repo-url URL=https://...  write the repository's address into badges, links and Colab cells"
+	@echo "make text-weights              install the pretrained weights of chapter 16, and check their hash"
 	@echo "make clean                     remove what was built; environments stay"
 
 book:
@@ -81,6 +82,10 @@ lock:
 repo-url:
 	@test -n "$(URL)" || { echo "Say which: make repo-url URL=https://github.com/you/transfer-learning-keras" >&2; exit 1; }
 	@$(FIND_PYTHON) && "$$python" -m tools.repo_url "$(URL)"
+
+# They cannot be a dependency: the package names PyTorch as a need, which the chapter does without.
+text-weights: env
+	@"$(VENV)/bin/python" -m tools.text_weights
 
 clean:
 	rm -rf _build build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -70,6 +70,7 @@ QUERIES = {
     "homework": "book/instructors",
     "grad-cam": "notebooks/22_seeing",
     "spurious correlation": "notebooks/22_seeing",
+    "adversarial attack": "notebooks/23_robustness",
     "data parallel": "notebooks/24_beyond_one_machine",
     "large dataset": "notebooks/24_beyond_one_machine",
     "train on my own images": "notebooks/14_your_own_images",

@@ -40,6 +40,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "notebooks/14_your_own_images": ("notebooks/03_model_based", "notebooks/04_feature_based"),
     "notebooks/16_sentences": ("notebooks/03_model_based", "notebooks/04_feature_based"),
     "notebooks/22_seeing": ("notebooks/03_model_based", "notebooks/04_feature_based"),
+    "notebooks/23_robustness": ("notebooks/03_model_based", "notebooks/04_feature_based"),
     "book/speed": ("notebooks/04_feature_based",),
     "notebooks/05_transferability_of_layers": ("notebooks/03_model_based",),
     "notebooks/06_freezing": ("notebooks/03_model_based",),
@@ -242,8 +243,9 @@ def path() -> Picture:
         ),
         (
             "- related_learning taxonomy - - 05_transferability_of_layers 06_freezing "
-            "07_learning_rates 08_comparison 09_vgg16 16_sentences 22_seeing",
-            "-|Neighbours|Map of kinds|-|-|Layers|Freezing|Learning rates|Comparison|VGG16|Sentences|Seeing",
+            "07_learning_rates 08_comparison 09_vgg16 16_sentences 22_seeing 23_robustness",
+            "-|Neighbours|Map of kinds|-|-|Layers|Freezing|Learning rates|Comparison|VGG16|Sentences|Seeing|"
+            "Robustness",
         ),
     )
     places: dict[str, Point] = {}
@@ -262,7 +264,7 @@ def path() -> Picture:
         for page, wanted in needs.items():
             indirect = {far for near in wanted for far in all_needs(near)}
             parts += [between(places[w], places[page], kind) for w in wanted if w not in indirect]
-    return 838, [*parts, *boxes, text(0, 832, "Bold border: to run. Dashed: helps.", "quiet", "start")]
+    return 904, [*parts, *boxes, text(0, 898, "Bold border: to run. Dashed: helps.", "quiet", "start")]
 
 
 def all_needs(page: str) -> set[str]:

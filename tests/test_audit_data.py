@@ -185,6 +185,163 @@ def test_an_audit_that_fails_does_not_stop_a_training(model, monkeypatch):
     assert "a fault of the auditor" in auditor.report.unchecked[0]
 
 
+@pytest.mark.parametrize("hook", ["on_train_begin", "on_train_batch_end", "on_epoch_end", "_see", "_judge"])
+def test_whatever_fails_in_the_callback_is_said_and_stops_nothing(hook, model, monkeypatch):
+    inner = {"on_train_begin": "_tap", "on_train_batch_end": "_losses", "on_epoch_end": "_logs"}.get(hook)
+
+    class Broken(audit.Callback):
+        def _fail(self, *arguments, **more):
+            raise RuntimeError("a fault of the callback")
+
+        if hook == "on_train_begin":
+            _tap = _fail
+        if hook == "_judge":
+            _judge = _fail
+        if hook == "_see":
+            _samples = _fail
+        if inner in ("_losses", "_logs"):
+            vars()[inner] = property(_fail, lambda self, value: None)
+
+    auditor = Broken(on_finding="raise")
+    compiled(model)
+    history = model.fit(X.astype("float32"), Y, batch_size=8, epochs=2, verbose=0, callbacks=[auditor])
+    assert len(history.history["loss"]) == 2
+    assert "a fault of the callback" in "\n".join(auditor.report.unchecked)
+    assert type(model.train_function).__name__ != "Tap"
+
+
+class Sizes(keras.utils.PyDataset):
+    """Batches whose images have another size each."""
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, index: int):
+        x, y = photos(8, 32 + 8 * (index % 3), seed=index)
+        return x / 255, y
+
+
+def any_size() -> keras.Model:
+    image = keras.Input((None, None, 3))
+    x = layers.Conv2D(4, 3, name="base")(image)
+    base = keras.Model(image, x)
+    base.trainable = False
+    image = keras.Input((None, None, 3))
+    return compiled(keras.Model(image, layers.Dense(2)(layers.GlobalAveragePooling2D()(base(image)))))
+
+
+def test_batches_of_several_sizes():
+    model, auditor = any_size(), audit.Callback(base="scratch")
+    model.fit(Sizes(), epochs=2, verbose=0, callbacks=[auditor])
+    report = audit.check(model, Sizes(), base="scratch")
+    assert auditor.report.ok
+    assert report.ok
+    assert "stopped" not in "\n".join([*auditor.report.unchecked, *report.unchecked])
+
+
+def image_and(name: str, other, dtype: str = "float32", sparse: bool = False) -> keras.Model:
+    image, more = keras.Input((32, 32, 3), name="image"), None
+    more = keras.Input(other[0], name=name, dtype=dtype, sparse=sparse)
+    x = [layers.GlobalAveragePooling2D()(known()(image)), other[1](more)]
+    return compiled(keras.Model({"image": image, name: more}, layers.Dense(2)(layers.Concatenate()(x))))
+
+
+@needs_tf
+def test_a_sparse_input():
+    import tensorflow as tf
+
+    words = (np.random.default_rng(0).random((32, 50)) > 0.9).astype("float32")
+    model = image_and("words", ((50,), layers.Dense(4)), sparse=True)
+    x = {"image": X / 127.5 - 1, "words": tf.sparse.from_dense(words)}
+    given = tf.data.Dataset.from_tensor_slices((x, Y)).batch(8)
+    auditor = audit.Callback()
+    model.fit(given, verbose=0, callbacks=[auditor])
+    assert int(model.optimizer.iterations) == 4
+    for report in (auditor.report, audit.check(model, given)):
+        assert report.ok
+        assert not [line for line in report.unchecked if "stop" in line or "could not" in line]
+
+
+@needs_tf
+def test_an_input_of_texts():
+    import tensorflow as tf
+
+    lookup = layers.StringLookup(vocabulary=["a", "b"], output_mode="one_hot")
+    model = image_and("place", ((1,), lookup), dtype="string")
+    x = {"image": X / 127.5 - 1, "place": np.array([["a"], ["b"]] * 16)}
+    report = audit.check(model, tf.data.Dataset.from_tensor_slices((x, Y)).batch(8))
+    assert report.ok
+    assert report.parts[-1].moved
+
+
+@needs_tf
+def test_a_data_set_that_can_be_read_once_is_said(model):
+    import tensorflow as tf
+
+    batches = iter([(WRONG[:8], Y[:8])] * 2)
+    form = (tf.TensorSpec((None, 32, 32, 3)), tf.TensorSpec((None,), tf.int64))
+    once = tf.data.Dataset.from_generator(lambda: batches, output_signature=form)
+    report = audit.check(model, once)
+    assert report.codes == ("preprocessing-twice",)
+    assert "make it anew before fit" in "\n".join(report.unchecked)
+
+
+def test_an_output_without_labels():
+    image = keras.Input((32, 32, 3))
+    x = layers.GlobalAveragePooling2D()(known()(image))
+    model = keras.Model(image, [layers.Dense(2, name="kind")(x), layers.Identity(name="vector")(x)])
+    model.compile("adam", [LOGITS, None])
+    report = audit.check(model, (X / 127.5 - 1, [Y, None]))
+    assert report.ok
+    assert "form of the labels" in report.looked_at
+
+
+OF_DATA = """augmentation, size of the images, pixels, images in two sets, order of the sets,
+images against labels, form of the labels, several labels a row, NaN in labels, number of outputs,
+classes of each set, order of batches, loss of a step, first losses, training against inference,
+a training step, preprocessing"""
+OF_A_BASE = "freezing, batch normalization, fine-tuning, pretrained weights, preprocessing, learning rate"
+OF_DATA, OF_A_BASE = (re.split(r",\s", topics) for topics in (OF_DATA, OF_A_BASE))
+
+
+def test_nothing_is_looked_at_that_was_not_there():
+    looked_at = audit.check(compiled(head(known()))).looked_at
+    assert not {*OF_DATA} & {*looked_at}
+    assert {"flags as compiled", "freezing", "pretrained weights", "logits and probabilities"} <= {*looked_at}
+    image = keras.Input((16,))
+    report = audit.check(keras.Model(image, layers.Dense(2)(image)))
+    assert not {*OF_DATA, *OF_A_BASE, "flags as compiled", "metrics"} & {*report.looked_at}
+    topics = ", ".join([*report.looked_at, *(line.split(":")[0] for line in report.unchecked)])
+    assert all(topic in topics for topic in (*OF_DATA, *OF_A_BASE))
+    two = audit.check(compiled(head(known())), (X, Y), photos(16, seed=9))
+    assert {*OF_DATA} - {*two.looked_at} == {
+        "order of batches",
+        "first losses",
+        "training against inference",
+        "images against labels",
+    }
+
+
+def test_a_second_network_is_named():
+    image = keras.Input((32, 32, 3))
+    x = [layers.GlobalAveragePooling2D()(base(scaled(image))) for base in (known(), unknown())]
+    report = audit.check(compiled(keras.Model(image, layers.Dense(2)(layers.Concatenate()(x)))), (X, Y))
+    assert any(line.startswith("own: ") for line in report.unchecked)
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="it has the weights elsewhere in an epoch")
+@pytest.mark.parametrize(("rate", "large"), [(0.5, True), (1e-3, False)])
+def test_steps_that_have_to_be_measured_are_in_fit(rate, large):
+    base = unknown(trainable=True)
+    for layer in base.layers:
+        layer.trainable = not isinstance(layer, layers.BatchNormalization)
+    model = compiled(head(base), optimizer=keras.optimizers.Adagrad(rate))
+    auditor = audit.Callback(base="fine-tuned")
+    model.fit(X, Y, batch_size=8, epochs=2, verbose=0, callbacks=[auditor])
+    assert ("rate-large" in auditor.report.codes) is large
+    assert "learning rate" in auditor.report.looked_at
+
+
 def test_validation_split_of_sorted_rows():
     order = np.argsort(Y, kind="stable")
     auditor = audit.Callback()
@@ -212,21 +369,28 @@ def test_losses_that_explode():
     assert "loss-explodes" in auditor.report.codes
 
 
+@pytest.mark.parametrize("metric", ["accuracy", "by another name", "of two outputs", "none"])
 @pytest.mark.parametrize("lagging", [True, False])
-def test_training_unlike_inference(lagging):
+def test_training_unlike_inference(lagging, metric):
     """Statistics that follow the batches slowly: good in the epoch, bad afterwards."""
     keras.utils.set_random_seed(0)
     image = keras.Input((32, 32, 3))
     x = layers.Conv2D(8, 3, strides=2)(scaled(image))
     momentum = 0.9999 if lagging else 0.5
     x = layers.ReLU()(layers.BatchNormalization(momentum=momentum, name="norm")(x))
-    model = keras.Model(image, layers.Dense(2)(layers.GlobalAveragePooling2D()(x)))
+    x, two = layers.GlobalAveragePooling2D()(x), metric == "of two outputs"
+    ends = [layers.Dense(2, name=name)(x) for name in "ab"]
+    model = keras.Model(image, ends if two else ends[0])
     if lagging:
         model.get_layer("norm").moving_mean.assign(np.full(8, 30.0))
-    compiled(model, optimizer=keras.optimizers.Adam(0.02))
+    other = keras.metrics.SparseCategoricalAccuracy(name="right")
+    metrics = {"accuracy": ["accuracy"], "by another name": [other], "of two outputs": [["accuracy"]] * 2}
+    model.compile(keras.optimizers.Adam(0.02), [LOGITS] * 2 if two else LOGITS, metrics=metrics.get(metric))
     auditor = audit.Callback()
-    model.fit(X, Y, batch_size=8, epochs=6, verbose=0, callbacks=[auditor])
-    assert ("modes-differ" in auditor.report.codes) is lagging
+    model.fit(X, [Y, Y] if two else Y, batch_size=8, epochs=6, verbose=0, callbacks=[auditor])
+    report = auditor.report
+    assert ("modes-differ" in report.codes) is (lagging and metric != "none")
+    assert ("training against inference" in report.looked_at) is (metric != "none")
 
 
 # --- The report for machines ---

@@ -180,7 +180,131 @@ def two_scenes(permuted: bool) -> tuple:
     return x, np.random.default_rng(1).permutation(y) if permuted else y
 
 
+def on_top(layer, end: str | None = "softmax", loss="sparse_categorical_crossentropy") -> keras.Model:
+    """A classifier, and one more layer on it."""
+    model = good(2, end)
+    return compiled(keras.Model(model.input, layer(model.output)), loss)
+
+
+def logits_with(**metrics) -> keras.Model:
+    model = good(1)
+    model.compile("adam", BINARY, **metrics)
+    return model
+
+
+def classes_with(metric, n: int = 2, loss="categorical_crossentropy") -> keras.Model:
+    return compiled(good(n, "softmax"), loss, metrics=[metric])
+
+
+def no_clip(true, given):
+    """A loss that is not a number for what is no probability."""
+    return -ops.sum(ops.one_hot(ops.cast(ops.reshape(true, (-1,)), "int32"), 2) * ops.log(given), -1)
+
+
+def late_depthwise_regularizer() -> keras.Model:
+    base = known()
+    next(
+        x for x in base.layers if hasattr(x, "depthwise_regularizer")
+    ).depthwise_regularizer = keras.regularizers.L2(1e-3)
+    return compiled(head(base))
+
+
+class InTurn:
+    """Batches that come in turn."""
+
+    def __init__(self, x: np.ndarray, y: np.ndarray, **more) -> None:
+        self.given = batches(x, y)
+        vars(self).update(more)
+
+    def __len__(self) -> int:
+        return len(self.given)
+
+    def __iter__(self):
+        return iter(self.given)
+
+
+def map_of(end: str | None, loss=LOGITS) -> keras.Model:
+    """Two classes for each place."""
+    base = unknown()
+    image = keras.Input((32, 32, 3))
+    x = layers.Conv2D(2, 1, activation=end)(layers.Resizing(16, 16)(base(scaled(image))))
+    return compiled(keras.Model(image, x), loss)
+
+
+def open_base(*more, channels: int = 3, before=lambda x: x) -> keras.Model:
+    """A network whose layers lie open, and more layers after it."""
+    image = keras.Input((32, 32, channels))
+    base = known()
+    model = keras.Model(image, base(before(image))) if channels != 3 else base
+    x = model.output
+    for layer in more:
+        x = layer(x)
+    return compiled(keras.Model(model.input, layers.Dense(2)(layers.GlobalAveragePooling2D()(x))))
+
+
+def conv_head() -> keras.Model:
+    return open_base(layers.Conv2D(8, 1), layers.BatchNormalization(), layers.ReLU())
+
+
+def unet() -> keras.Model:
+    """A frozen network, and a new decoder with what it skips."""
+    base = known()
+    x = base.output
+    for name in ("block_6_expand_relu", "block_1_expand_relu"):
+        skipped = base.get_layer(name).output
+        x = layers.UpSampling2D(skipped.shape[1] // x.shape[1])(x)
+        x = layers.Concatenate()([x, skipped])
+        x = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(4, 3, padding="same")(x)))
+    return compiled(keras.Model(base.input, layers.Conv2D(2, 1)(x)))
+
+
+def grey_input() -> keras.Model:
+    return open_base(channels=1, before=lambda x: layers.Concatenate()([scaled(x)] * 3))
+
+
+def adapter(channels: int) -> keras.Model:
+    """A learned convolution before the base."""
+    image = keras.Input((32, 32, channels))
+    x = known()(layers.Conv2D(3, 1)(scaled(image)))
+    return compiled(keras.Model(image, layers.Dense(2)(layers.GlobalAveragePooling2D()(x))))
+
+
+def bright(low: float) -> np.ndarray:
+    return low + X.astype("float32") * (255 - low) / 255
+
+
+def spots() -> np.ndarray:
+    """A dark field with a few bright spots."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(0, 0.3, (48, 32, 32, 3)).clip(0)
+    for image in x:
+        row, column = rng.integers(0, 30, 2)
+        image[row, column : column + 2] = 180
+    return x.astype("float32")
+
+
+def one_part(n: int, seed: int) -> tuple:
+    """Photographs of one part under one lamp, with scratches."""
+    rng = np.random.default_rng(seed)
+    x = photos(1, 64)[0].astype(float) + rng.normal(0, 6, (n, 64, 64, 3)) + rng.normal(0, 3, (n, 1, 1, 1))
+    for image in x[1::2]:
+        row, column = rng.integers(8, 50, 2)
+        image[row : row + 3, column : column + 9] -= 80
+    return np.clip(x, 0, 255).astype("uint8"), np.arange(n) % 2
+
+
+def rare() -> tuple:
+    x, y = photos(160)[0], np.zeros(160, int)
+    y[7] = y[90] = 1
+    return x, y
+
+
+def with_loss(loss, n: int = 1, end: str | None = None) -> keras.Model:
+    return compiled(good(n, end), loss, metrics=[])
+
+
 BINARY = keras.losses.BinaryCrossentropy(from_logits=True)
+MASK = (X[:, ::2, ::2].mean(-1) > 110).astype("int32")
 NAN = np.where(np.arange(48)[:, None, None, None] == 3, np.nan, X.astype("float32"))
 BRIGHT = np.clip(X[:8].astype(int) + 25, 0, 255).astype("uint8")
 ONE_COLOUR = np.zeros_like(X) + np.arange(48, dtype="uint8")[:, None, None, None]
@@ -306,6 +430,64 @@ FAULTS = {
         "labels-broken",
         lambda: (compiled(good(1), "mse"), (X, np.where(Y, np.nan, 1.0))),
     ),
+    "a softmax of a softmax": ("head_logits", "head-logits", lambda: (on_top(layers.Softmax()), (X, Y))),
+    "a softmax of a relu": (
+        "head_activation",
+        "head-activation",
+        lambda: (on_top(layers.Softmax(), "relu"), (X, Y)),
+    ),
+    "softmax of each place": ("head_logits", "head-logits", lambda: (map_of("softmax"), (X, MASK))),
+    "precision of logits": (
+        "metric_threshold",
+        "metric-threshold",
+        lambda: (logits_with(metrics=[keras.metrics.Precision()]), (X, Y)),
+    ),
+    "area of logits": (
+        "metric_threshold",
+        "metric-threshold",
+        lambda: (logits_with(metrics=[keras.metrics.AUC()]), (X, Y)),
+    ),
+    "weighted accuracy at 0.5": (
+        "metric_threshold",
+        "metric-threshold",
+        lambda: (logits_with(weighted_metrics=["accuracy"]), (X, Y)),
+    ),
+    "yes or no of ten classes": (
+        "metric_threshold",
+        "metric-threshold",
+        lambda: (classes_with(keras.metrics.BinaryAccuracy(), 10), (X, np.eye(10)[np.arange(48) % 10])),
+    ),
+    "equal numbers": (
+        "metric_threshold",
+        "metric-threshold",
+        lambda: (classes_with(keras.metrics.Accuracy()), (X, np.eye(2)[Y])),
+    ),
+    "categorical accuracy of integers": (
+        "metric_threshold",
+        "metric-threshold",
+        lambda: (classes_with("categorical_accuracy", 2, "sparse_categorical_crossentropy"), (X, Y)),
+    ),
+    "a loss that is no number": ("step_destroys", "step-destroys", lambda: (with_loss(no_clip, 2), (X, Y))),
+    "contrast of -1..1": (
+        "augmentation_scale",
+        "augmentation-scale",
+        lambda: (augmented(layers.Rescaling(1 / 127.5, -1), layers.RandomContrast(0.3)), (X, Y)),
+    ),
+    "late depthwise regularizer": (
+        "regulariser_lost",
+        "regulariser-lost",
+        lambda: (late_depthwise_regularizer(), (X, Y)),
+    ),
+    "ten outputs for a folder of two classes": (
+        "outputs_and_labels",
+        "outputs-many",
+        lambda: (compiled(good(10)), InTurn(X, Y, class_names=["a", "b"])),
+    ),
+    "one class in many batches": (
+        "classes_missing",
+        "classes-missing",
+        lambda: (compiled(good()), (X, Y), InTurn(photos(320, seed=5)[0][::2], np.zeros(160, int))),
+    ),
     "too many outputs": ("outputs_and_labels", "outputs-many", lambda: (compiled(good(5)), (X, Y))),
     "momentum": ("large_rate", "rate-large", lambda: (tuned(optimizers.SGD(0.05, momentum=0.9)), (X, Y))),
     "a rate that is measured": ("large_rate", "rate-large", lambda: (tuned(optimizers.Adagrad(0.5)), (X, Y))),
@@ -355,6 +537,50 @@ TWINS = {
     "a number as the target": lambda: (compiled(good(1), "mse", metrics=["mae"]), (X, Y * 3.5)),
     "wide enough": lambda: (narrow(64, 2), (X, Y)),
     "mixed batches": lambda: (compiled(good()), batches(X, Y)),
+    "a softmax of linear": lambda: (on_top(layers.Softmax(), None), (X, Y)),
+    "logits of each place": lambda: (map_of(None), (X, MASK)),
+    "metrics of logits": lambda: (
+        logits_with(
+            metrics=[keras.metrics.Precision(thresholds=0.0), keras.metrics.AUC(from_logits=True)],
+            weighted_metrics=[keras.metrics.BinaryAccuracy(threshold=0.0)],
+        ),
+        (X, Y),
+    ),
+    "accuracy that finds its form": lambda: (classes_with("accuracy"), (X, np.eye(2)[Y])),
+    "two outputs and binary cross-entropy": lambda: (
+        classes_with("accuracy", 2, "binary_crossentropy"),
+        (X, np.eye(2)[Y]),
+    ),
+    "counts": lambda: (with_loss("poisson", 1, "softplus"), (X, Y * 3.0 + 1)),
+    "counts by their logarithm": lambda: (with_loss("poisson", 1, "exponential"), (X, Y * 3.0 + 1)),
+    "angles": lambda: (
+        with_loss(keras.losses.CosineSimilarity(), 8),
+        (X, np.random.default_rng(0).normal(size=(48, 8)).astype("float32")),
+    ),
+    "overlaps": lambda: (
+        with_loss(keras.losses.Dice(), 2, "softmax"),
+        (X, np.eye(2, dtype="float32")[Y]),
+    ),
+    "overlaps of one output": lambda: (
+        with_loss(keras.losses.Tversky(), 1, "sigmoid"),
+        (X, Y[:, None].astype("float32")),
+    ),
+    "forty units before fifty classes": lambda: (narrow(40, 50), (X, np.arange(48))),
+    "a convolution in the head": lambda: (conv_head(), [(X / 127.5 - 1, Y)]),
+    "an encoder and a decoder": lambda: (unet(), [(X / 127.5 - 1, MASK)]),
+    "one channel made three": lambda: (grey_input(), (X.mean(-1, keepdims=True), Y)),
+    "a learned convolution before the base": lambda: (adapter(3), (X.astype("float32"), Y)),
+    "the same for four channels": lambda: (
+        adapter(4),
+        (np.concatenate([X, X[..., :1]], -1).astype("float32"), Y),
+    ),
+    "bright images": lambda: (compiled(head(known(), before=None)), (bright(130) / 127.5 - 1, Y)),
+    "quite bright images": lambda: (compiled(head(known(), before=None)), (bright(118) / 127.5 - 1, Y)),
+    "a dark field": lambda: (compiled(head(known(), before=layers.Rescaling(2.0, -1))), (spots() / 255, Y)),
+    "a dark field of 0..255": lambda: (compiled(head(known())), (spots(), Y)),
+    "one part under one lamp": lambda: (compiled(head(unknown(size=64))), one_part(32, 1), one_part(16, 2)),
+    "one image in eighty": lambda: (compiled(good(1, "sigmoid"), "binary_crossentropy"), InTurn(*rare())),
+    "first rows without weight": lambda: (compiled(good()), (X, Y, (np.arange(48) > 20).astype("float32"))),
     "regularizer in time": lambda: (
         compiled(
             keras.Model(
@@ -403,6 +629,33 @@ def test_every_detector_has_a_planted_fault():
     }
     planted = {detector for detector, _, _ in FAULTS.values()} | elsewhere
     assert {detector.__name__ for detector in _checks.DETECTORS} == planted
+
+
+@pytest.mark.parametrize("make", [conv_head, unet])
+def test_a_new_part_after_an_open_base_is_no_base(make):
+    """It may learn where the base is frozen; what is frozen, or was trained before, is the base."""
+    labels = MASK if make is unet else Y
+    model = make()
+    assert audit.check(model, (X / 127.5 - 1, labels), base="frozen").ok
+    next(x for x in model.layers[30:] if isinstance(x, layers.Conv2D)).trainable = True
+    moves = audit.check(compiled(model), (X / 127.5 - 1, labels), base="frozen").codes
+    assert "base-moves" in moves or "statistics-move" in moves
+
+
+def test_copies_among_images_that_are_all_alike():
+    """Nearer than they are to each other, which is said."""
+    x, y = one_part(32, 1)
+    model = compiled(head(unknown(size=64)))
+    brighter = np.clip(x[:8].astype(int) + 10, 0, 255).astype("uint8")
+    report = audit.check(model, (x, y), (brighter, y[:8]))
+    assert "shared-images" in report.codes
+    assert "as alike themselves as copies" in "\n".join(report.unchecked)
+
+
+@pytest.mark.parametrize("loss", ["dice", "tversky"])
+def test_an_overlap_of_logits_is_none(loss):
+    model = with_loss(keras.losses.get(loss), 1)
+    assert audit.check(model, (X, Y[:, None].astype("float32"))).codes == ("head-logits",)
 
 
 def test_an_image_set_of_another_crop_is_no_copy():

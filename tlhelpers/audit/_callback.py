@@ -1,5 +1,8 @@
 """The auditor inside ``fit``: it looks at the batches that go by, and asks for no data."""
 
+import functools
+from collections.abc import Callable as Function
+from dataclasses import replace
 from typing import Any, Literal
 
 import keras
@@ -7,12 +10,32 @@ from keras import ops
 from numpy.typing import NDArray
 
 from tlhelpers.audit import _checks, _training
-from tlhelpers.audit._draw import NotReadError, Sample, from_batches
+from tlhelpers.audit._draw import Sample, from_batches
 from tlhelpers.audit._results import AuditError, Intent, Report
 
 BATCHES = {"training": 8, "validation": 64}  # that are looked at
 ROWS = 64  # of training that are enough
 FIRST = 20  # steps whose losses are noted
+STOPPED = "anything more: the audit stopped"
+
+
+def _harmless(hook: Function) -> Function:
+    """A training that would run must not stop here: what fails is said, and no other batch is looked at."""
+
+    @functools.wraps(hook)
+    def guarded(self: "Callback", *given: Any, **named: Any) -> Any:
+        try:
+            return hook(self, *given, **named)
+        except AuditError:
+            raise
+        except Exception as error:
+            self._release()
+            reason = f"{STOPPED} with {type(error).__name__}: {error}"[:300]
+            report = self.report or Report(self.model.name, None, (), (), ())
+            self.report = replace(report, unchecked=(*report.unchecked, reason))
+            return False
+
+    return guarded
 
 
 class Callback(keras.callbacks.Callback):
@@ -58,12 +81,14 @@ class Callback(keras.callbacks.Callback):
         self._given, self._base, self._on_finding = (train, val, test), base, on_finding
         self._taps: list[_training.Tap] = []
 
+    @_harmless
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Checks what can be seen without a batch, and begins to look at batches."""
         self.report = None
         self._step: _training.Step | None = None
         self._logs: dict[str, Any] = {}
         self._losses: list[float] = []
+        self._change: float | None = None
         self._batches: dict[str, list[Any]] = {"training": [], "validation": []}
         self._whole: dict[str, bool] = {}
         self._built, self._late = self.model.built, False
@@ -75,24 +100,32 @@ class Callback(keras.callbacks.Callback):
                 self._audit()
         self._tap("train_function", "training")
 
+    @_harmless
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Notes the losses of the first steps."""
         if len(self._losses) < FIRST and logs and "loss" in logs:
             self._losses.append(float(logs["loss"]))
+        if keras.backend.backend() == "jax":  # it has the weights elsewhere during an epoch
+            return
+        if self._before and self._change is None:
+            self._change = _training.change(self._before)
         # It was not built until this first step: what moves from now on can be seen.
-        if not self._built and keras.backend.backend() != "jax":
+        if not self._built:
             self._built = self._late = True
             self._before = _training.values(self.model.weights)
 
+    @_harmless
     def on_test_begin(self, logs: dict | None = None) -> None:
         """Begins to look at batches of validation."""
         if self._taps and not self._batches["validation"]:
             self._tap("test_function", "validation")
 
+    @_harmless
     def on_test_end(self, logs: dict | None = None) -> None:
         """Knows whether all of validation was seen."""
         self._whole["validation"] = len(self._batches["validation"]) < BATCHES["validation"]
 
+    @_harmless
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Checks what has moved, once every layer is open."""
         self._logs = dict(logs or {})
@@ -102,21 +135,22 @@ class Callback(keras.callbacks.Callback):
         if self._before and opened and epoch + 1 < self.params.get("epochs", 1):
             self._judge()
 
+    @_harmless
     def on_train_end(self, logs: dict | None = None) -> None:
         """Checks what has moved, where that was not yet seen, and inference against training."""
+        self._release()
+        self._judge(last=True)
+
+    def _release(self) -> None:
         for tap in self._taps:
             tap.remove()
         self._taps = []
-        self._judge(last=True)
-
-    def _accuracy(self) -> float | None:
-        names = ("accuracy", "acc", "sparse_categorical_accuracy", "categorical_accuracy", "binary_accuracy")
-        return next((float(self._logs[name]) for name in names if name in self._logs), None)
 
     def _tap(self, function: str, name: str) -> None:
         if getattr(self.model, function, None) is not None:
             self._taps.append(_training.Tap(self.model, function, lambda batches: self._see(name, batches)))
 
+    @_harmless
     def _see(self, name: str, batches: list[Any]) -> bool:
         """Keeps batches; with the first ones of training, checks the model before its first step."""
         seen = self._batches[name]
@@ -131,31 +165,21 @@ class Callback(keras.callbacks.Callback):
         if self._before:
             moved = _training.moved_since(self._before)
             if moved or not self._late:  # a single step, which built the model, tells nothing
-                self._step = _training.Step(moved)
+                self._step = _training.Step(moved, self._change)
             self._before = []
         self._audit(last)
 
     def _samples(self) -> dict[str, Sample]:
-        samples = {}
-        for name, batches in self._batches.items():
-            try:
-                samples[name] = from_batches(batches)
-                samples[name].whole = self._whole.get(name, False)
-            except NotReadError:
-                continue
-        return samples
+        seen = ((name, from_batches(batches)) for name, batches in self._batches.items() if batches)
+        return {name: replace(sample, whole=self._whole.get(name, False)) for name, sample in seen}
 
     def _audit(self, last: bool = False) -> None:
         inside: dict[str, Any] = {"seen": self._samples(), "step": self._step, "losses": [*self._losses]}
-        inside["memory"] = self._memory
-        try:
-            accuracy = self._accuracy() if last else None
-            report = _checks.audit(self.model, self._given, self._base, accuracy=accuracy, **inside)
-        except Exception as error:  # a training that would run must not stop here
-            reason = f"anything: the audit stopped with {type(error).__name__}: {error}"
-            report = Report(self.model.name, None, (), (), (), (reason,))
-        known = () if self.report is None else self.report.codes
-        self.report = report
+        inside |= {"memory": self._memory, "logs": self._logs, "last": last}
+        report = _checks.audit(self.model, self._given, self._base, **inside)
+        before, known = (self.report.unchecked, self.report.codes) if self.report else ((), ())
+        stopped = tuple(line for line in before if line.startswith(STOPPED))
+        self.report = report = replace(report, unchecked=(*report.unchecked, *stopped))
         if set(report.codes) - set(known):
             if self._on_finding == "raise":
                 raise AuditError(f"\n{report}")

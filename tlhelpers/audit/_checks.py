@@ -2,16 +2,16 @@
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
-from keras import ops
+import numpy as np
 
 from tlhelpers import data
 from tlhelpers.audit import _detect_base, _detect_head, _detect_images, _detect_sets, _detect_steps
-from tlhelpers.audit._draw import NotReadError, Sample, draw, mapped
-from tlhelpers.audit._facts import Facts, input_shapes, intent_by_flags, parts
+from tlhelpers.audit._draw import NotReadError, Sample, draw, mapped, tensor
+from tlhelpers.audit._facts import Detector, Facts, input_shapes, intent_by_flags, missing, parts
 from tlhelpers.audit._keras import untested
 from tlhelpers.audit._model import find_base
 from tlhelpers.audit._results import Finding, Intent, Report
@@ -19,7 +19,6 @@ from tlhelpers.audit._training import UntriedError, make_step, restored
 
 STEP_IMAGES = 4  # in the one training step of `check`
 
-Detector = Callable[[Facts], Iterator[Finding | str]]
 # Every detector, in the order of the report: the public generators of these modules, from the facts to
 # findings. A text that one yields says what it could not look at; its docstring is what the report says it
 # looked at. The last one, the step that fails, looks at what the others found.
@@ -79,7 +78,10 @@ def gather(
     _build(model, sets)
     if not model.built:
         return None
-    base = find_base(model)
+    # What is new is known before the first step alone.
+    base = inside.setdefault("memory", {}).setdefault("base", find_base(model))
+    if base is not None and base.others:
+        unchecked.append(f"{', '.join(base.others)}: beside the base, which is the largest network")
     meant = None if base is None else intent or intent_by_flags(base)
     return Facts(model, base, meant, intent is not None, sets, n_classes, inside_fit, **inside)
 
@@ -91,34 +93,35 @@ def check_intent(intent: Any) -> None:
 
 
 def look(facts: Facts, unchecked: list[str]) -> tuple[str, ...]:
-    """Lets every detector look; returns what was looked at."""
-    looked_at = []
+    """Lets every detector look that has what it needs; returns what was looked at."""
+    looked_at: list[str] = []
+    missed: dict[str, list[str]] = {}
     for detector in DETECTORS:
         topic = (detector.__doc__ or "").strip()
-        missed = []
+        reasons = []
         try:
-            for found in detector(facts):
+            lacks = missing(detector, facts)
+            for found in detector(facts) if lacks is None else [lacks]:
                 if isinstance(found, Finding):
                     facts.findings.append(found)
                 else:
-                    missed.append(f"{topic}: {found}")
+                    reasons.append(found)
         except Exception as error:  # an audit must not fail where a training would run
-            missed.append(
-                f"{topic}: this could not be looked at ({type(error).__name__}: {str(error)[:200]})"
-            )
-        unchecked += dict.fromkeys(missed)
-        looked_at += [] if missed else [topic]
+            reasons.append(f"this could not be looked at ({type(error).__name__}: {str(error)[:200]})")
+        for reason in dict.fromkeys(reasons):
+            missed.setdefault(reason, []).append(topic)
+        looked_at += [] if reasons else [topic]
+    unchecked += [f"{', '.join(topics)}: {reason}" for reason, topics in missed.items()]
     return tuple(looked_at)
 
 
-def _sets(
-    model: keras.Model, given: Sequence[Any], unchecked: list[str]
-) -> tuple[dict[str, Sample], int | None]:
+def _sets(model: keras.Model, given: Sequence[Any], unchecked: list[str]) -> tuple[dict[str, Sample], Any]:
     train, val, test = given
-    n_classes, whole = None, isinstance(train, data.Dataset)
+    whole = isinstance(train, data.Dataset)
+    names = getattr(train, "class_names", None)  # a folder that Keras reads has them, too
+    n_classes = getattr(train, "num_classes", None) if names is None else len(names)
     if whole:
-        ds, n_classes = train, train.n_classes
-        train = (ds.x_train, ds.y_train)
+        ds, train = train, (train.x_train, train.y_train)
         val = (ds.x_val, ds.y_val) if val is None else val
         test = (ds.x_test, ds.y_test) if test is None else test
     sets = {}
@@ -127,12 +130,12 @@ def _sets(
             continue
         try:
             sets[name] = draw(part, len(input_shapes(model)), twice=name != "training")
-        except NotReadError as reason:
-            unchecked.append(f"the {name} set: {reason}")
+            if sets[name].spent:
+                unchecked.append(f"the {name} set: it can be read only once; make it anew before fit")
         except Exception as error:  # of a data set's own code
-            unchecked.append(
-                f"the {name} set: reading it stops with {type(error).__name__}: {str(error)[:200]}"
-            )
+            known, kind = isinstance(error, NotReadError), type(error).__name__
+            reason = str(error) if known else f"reading it stops with {kind}: {str(error)[:200]}"
+            unchecked.append(f"the {name} set: {reason}")
     for sample in sets.values():
         sample.resizes = whole  # whoever trains on a `data.Dataset` resizes its images
     return sets, n_classes
@@ -142,8 +145,7 @@ def _build(model: keras.Model, sets: Mapping[str, Sample]) -> None:
     """Gives a model its weights, as the first step of ``fit`` does."""
     if not model.built and sets:
         with contextlib.suppress(Exception):
-            x = next(iter(sets.values())).rows(1)[0]
-            model(mapped(ops.convert_to_tensor, x))
+            model(mapped(tensor, next(iter(sets.values())).rows(1)[0]))
 
 
 def _try_step(facts: Facts, unchecked: list[str]) -> None:
@@ -151,9 +153,12 @@ def _try_step(facts: Facts, unchecked: list[str]) -> None:
     sample = facts.sets.get("training")
     if sample is None or sample.y is None or not facts.model.compiled or facts.stale:
         return
-    x, y, weights = sample.rows(STEP_IMAGES)
+    counted = sample.weights if isinstance(sample.weights, np.ndarray) else np.ones(len(sample))
+    places = np.flatnonzero(counted.reshape(len(sample), -1).sum(axis=1))[:STEP_IMAGES]
+    x, y, weights = sample.rows(places if len(places) else STEP_IMAGES)
+    x = mapped(lambda a: tensor(a) if a.dtype.kind in "OSU" else a, facts.fitting(x))
     try:
-        facts.step = make_step(facts.model, facts.fitting(x), y, weights, facts.prepared)
+        facts.step = make_step(facts.model, x, y, weights, facts.prepared)
     except UntriedError as error:
         unchecked.append(f"a training step: {error}")
     except Exception as error:  # whatever fit may raise: a detector tells

@@ -3,11 +3,12 @@
 import difflib
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import keras
 from keras import ops
 
-from tlhelpers.audit._facts import Facts
+from tlhelpers.audit._facts import Facts, needs
 from tlhelpers.audit._keras import layers_inside
 from tlhelpers.audit._model import broken_weights
 from tlhelpers.audit._results import Finding, fault
@@ -19,6 +20,7 @@ FEW = 32  # rows in a batch from which on the statistics of batch normalization 
 ALIKE = 0.5  # correlation of features in both modes from which on they are let alone, too
 
 
+@needs("compiled")
 def stale_compile(facts: Facts) -> Iterator[Finding]:
     """flags as compiled"""
     if facts.stale:
@@ -28,12 +30,13 @@ def stale_compile(facts: Facts) -> Iterator[Finding]:
         yield fault("stale-compile", what, late + lost, optimizer=facts.optimizer)
 
 
+@needs("base")
 def base_moves(facts: Facts) -> Iterator[Finding]:
     """freezing"""
-    if facts.base is None or facts.stale or not facts.moving & facts.base_weights:
+    if facts.stale or not facts.moving & facts.base_weights:
         return
     n = len(facts.moving & (facts.base_weights | facts.base_normalisation))
-    typed = _mistyped([facts.model, *facts.base.top, facts.base.network or facts.model])
+    typed = _mistyped([facts.model, *facts.base.top, facts.base.network or facts.model])  # type: ignore[union-attr]
     if facts.intent == "frozen" or (typed and not facts.told):
         meant = f"{typed} was set, which Keras does not read" if typed else "The base is meant to be frozen"
         yield fault("base-moves", f"{meant}, but {n} of its tensors move.", n, base=facts.base_name)
@@ -45,25 +48,25 @@ def base_moves(facts: Facts) -> Iterator[Finding]:
 
 def _mistyped(layers: list[keras.layers.Layer]) -> str | None:
     """Returns an attribute of a layer that was meant to be `trainable`."""
-    names = [
-        name for layer in layers for name, value in vars(layer).items() if value is False and name[0] != "_"
-    ]
+    named = (item for layer in layers for item in vars(layer).items())
+    names = [name for name, value in named if value is False and name[0] != "_"]
     close = [n for n in names if n == "training" or difflib.get_close_matches(n, ["trainable"], cutoff=0.8)]
     return f"{close[0]} = False" if close else None
 
 
 def _nothing_says_so(facts: Facts) -> bool:
     """Whether all of the base trains at a rate that is made for a network without pretraining."""
-    assert facts.base is not None
-    leaves = [layer for layer in facts.base.layers if layer.weights and not layers_inside(layer)]
+    layers = [] if facts.base is None else facts.base.layers
+    leaves = [layer for layer in layers if layer.weights and not layers_inside(layer)]
     chosen = any(not layer.trainable or getattr(layer, "lora_enabled", False) for layer in leaves)
     return not chosen and effective_rate(optimizer_of(facts.model)) > CAREFUL * (1 + 1e-6)
 
 
+@needs("base", "care")
 def statistics_move(facts: Facts) -> Iterator[Finding | str]:
     """batch normalization"""
     n = len(facts.moving & facts.base_normalisation)
-    if facts.base is None or facts.intent == "scratch" or not n or facts.stale:
+    if not n or facts.stale:
         return
     sizes = [size for sample in list(facts.sets.values())[:1] for size in sample.sizes]
     share = f"{n} tensors of batch normalization move"
@@ -86,19 +89,18 @@ def statistics_move(facts: Facts) -> Iterator[Finding | str]:
         if alike is not None:
             what += f". In batches of {FEW}, features of training and inference mode correlate by {alike:.2f}"
         if alike is None or alike < ALIKE:
-            measured = n if alike is None else alike
-            yield fault("statistics-move", f"{what}.", measured, "warning", base=facts.base_name)
+            yield fault("statistics-move", f"{what}.", alike or n, "warning", base=facts.base_name)
 
 
+@needs("base", "care")
 def base_still(facts: Facts) -> Iterator[Finding]:
     """fine-tuning"""
     free = (facts.base_weights | facts.base_normalisation) & facts.trainable
     still = facts.step is not None and bool(facts.step.moved) and not facts.step.moved & free
     if facts.intent == "fine-tuned" and not facts.stale and (still or not free):
         what = "a training step moves none of it" if free else "none of it is trainable"
-        what = f"The base is meant to be fine-tuned, but {what}."
-        yield fault("base-still", what, 0, base=facts.base_name)
-    elif facts.base is not None and facts.intent == "frozen" and not facts.told and not free:
+        yield fault("base-still", f"It is meant to be fine-tuned, but {what}.", 0, base=facts.base_name)
+    elif facts.intent == "frozen" and not facts.told and not free:
         yield from _head_alone(facts)
 
 
@@ -123,11 +125,10 @@ def nothing_trains(facts: Facts) -> Iterator[Finding]:
     yield fault("nothing-trains", f"{what}.", 0)
 
 
+@needs("base", "care")
 def base_random(facts: Facts) -> Iterator[Finding | str]:
     """pretrained weights"""
     fresh, known = facts.fresh
-    if facts.base is None or facts.intent == "scratch":
-        return
     if known < 2:
         yield "the base has no statistics, scales or biases that would tell"
     elif fresh > known // 4:
@@ -155,11 +156,18 @@ def lora_frozen(facts: Facts) -> Iterator[Finding]:
 def regulariser_lost(facts: Facts) -> Iterator[Finding]:
     """regularizers"""
     lost = [
-        layer.name
+        f"{layer.name}.{name}"
         for layer in layers_inside(facts.model)
-        if getattr(layer, "kernel_regularizer", None) is not None
-        and getattr(getattr(layer, "kernel", None), "regularizer", layer) is None
-    ]
+        for name, given in vars(layer).items()
+        if name.endswith("_regularizer") and name != "activity_regularizer" and given is not None
+        and getattr(_regularised(layer, name.removesuffix("_regularizer")), "regularizer", layer) is None
+    ]  # fmt: skip
     if lost:
-        what = f"{len(lost)} layers have a kernel_regularizer that their weights do not have, first {lost[0]}"
+        what = f"{len(lost)} regularizers of layers are not those of their weights, first {lost[0]}"
         yield fault("regulariser-lost", f"{what}.", len(lost))
+
+
+def _regularised(layer: keras.layers.Layer, name: str) -> Any:
+    """Returns the weight that a regularizer is for: ``depthwise``, say, for the kernel of such a layer."""
+    weights = (getattr(layer, key, None) for key in (name, f"{name}_kernel", "kernel"))
+    return next((weight for weight in weights if weight is not None), None)

@@ -1,112 +1,124 @@
 """Detectors of the images: how they are prepared, and what is in their pixels."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tlhelpers import backbones
+from tlhelpers.audit import _preprocessing
 from tlhelpers.audit._draw import images_in, is_image, mapped, small
-from tlhelpers.audit._facts import Facts, noise
-from tlhelpers.audit._preprocessing import (
-    COLOURS,
-    RAW,
-    STYLES,
-    TWICE,
-    Prepare,
-    expected_by,
-    scales_inside,
-    style_of,
-)
-from tlhelpers.audit._probe import at_first_convolution
+from tlhelpers.audit._facts import Facts, needs, noise
+from tlhelpers.audit._preprocessing import COLOURS, RAW, STYLES, TWICE, Prepare
+from tlhelpers.audit._probe import at_first_convolution, learned_before
 from tlhelpers.audit._results import Finding, fault
 
+UNKNOWN = "what reaches the first convolution is no preprocessing known here"
 OUTSIDE = 0.5  # of the range in inference: what augmentation may leave it by
 
 
+@needs("base", "care")
 def preprocessing(facts: Facts) -> Iterator[Finding | str]:
     """preprocessing"""
-    base = facts.base
-    if base is None or facts.intent == "scratch":
-        return
-    styles = facts.styles
-    reached = {style: _colours(facts, STYLES[style]) for style in dict.fromkeys(styles.values()) or STYLES}
-    if any(got is None for got in reached.values()):
+    base, styles = facts.base, facts.styles
+    assert base is not None
+    tried = dict.fromkeys(style for held in styles.values() for style in held)
+    got = {style: _colours(facts, STYLES[style]) for style in tried or STYLES}
+    reached = {style: colours for style, colours in got.items() if colours is not None}
+    if len(reached) < len(got):
         yield "the first convolution gets no colours of the images"
         return
     if base.family is None:
         yield "the family of the base is unknown, and so is what its weights expect"
-        for style, got in reached.items():
-            if styles and got is not None and np.ptp(got) < 0.02:
-                names = ", ".join(name for name in styles if styles[name] == style)
-                what = f"from black to white, only {np.ptp(got):.2g} reaches the first convolution ({names})"
-                yield fault("preprocessing-twice", f"Scaled twice: {what}.", np.ptp(got), line="Scale")
+        for style in dict.fromkeys(held[0] for held in styles.values()):
+            if (left := np.ptp(reached[style])) < 0.02:
+                what = f"Scaled twice ({_named(facts, style)}): from black to white, only {left:.2g} is left."
+                yield fault("preprocessing-twice", what, left, line="Scale")
         return
-    expected = expected_by(base.family)
-    faults = {style: _preprocessing_fault(got, expected) for style, got in reached.items() if got is not None}
-    if not styles and all(
-        found is not None for found in faults.values()
-    ):  # without images, any way to prepare them may be meant
-        styles = {"raw": RAW}
-    for style in dict.fromkeys(styles.values()):
-        found = faults[style]
-        if found is not None:
-            names = ", ".join(name for name in styles if styles[name] == style)
+    faults = {style: _preprocessing_fault(colours, base.family) for style, colours in reached.items()}
+    if not styles:  # any way to prepare them may be meant
+        yield "no images were given, and they may be prepared outside of the model"
+        styles = {"raw": (RAW,)} if None not in faults.values() else {}
+    for held in dict.fromkeys(styles.values()):
+        found, names = faults[held[0]], _named(facts, held[0])
+        if found is None:
+            continue
+        if any(faults[style] is None for style in held):
+            yield f"the {names} images may be {' or '.join(held)}"
+        elif found[1] == UNKNOWN and learned_before(facts.model, base, _palette(facts, STYLES[held[0]])):
+            yield "layers that learn stand before the base, and change its colours"
+        else:
             what = f"With these images ({names}), {found[1]}; the network is of {base.family}'s family."
             yield fault(found[0], what, found[2], line=_line(base.family))
 
 
+def _named(facts: Facts, style: str) -> str:
+    """Returns the names of the sets whose images are likely to be of a style."""
+    return ", ".join(name for name, held in facts.styles.items() if held[0] == style) or "raw"
+
+
 def _line(family: str) -> str:
-    if scales_inside(family) and family not in backbones.names():
+    if _preprocessing.scales_inside(family) and family not in backbones.names():
         return "Raw pixels of 0 to 255"
     module = getattr(backbones.preprocessing(family), "__module__", "").rsplit(".", 1)[-1]
     module = {"vgg16": "vgg16", "resnet50": "resnet", "densenet121": "densenet"}.get(family, module)
     if family.startswith("efficientnet_lite"):
         return "x = (x - 127) / 128"
-    raw = " (it does nothing: give raw pixels of 0 to 255)" if scales_inside(family) else ""
+    raw = " (it does nothing: give raw pixels of 0 to 255)" if _preprocessing.scales_inside(family) else ""
     return f"x = keras.applications.{module}.preprocess_input(x){raw}"
 
 
 def _colours(facts: Facts, prepare: Prepare) -> NDArray | None:
     """Returns what images of one colour, prepared like the set, become at the first convolution: ``(k, 3)``.
 
-    Resizing and padding change nothing in the middle of such images.
+    Of a model of grey images it is greys. Resizing and padding change nothing in the middle of such images.
     """
-    assert facts.base is not None
-    like = noise(facts.model) if facts.rows is None else facts.rows.x
-    colours = np.asarray(prepare(COLOURS), np.float32)
-
-    def plain(value: NDArray) -> NDArray:
-        if not is_image(value) or value.shape[3] != 3:
-            return np.repeat(value[:1], len(colours), axis=0)
-        return np.tile(colours[:, None, None], (1, *value.shape[1:3], 1))
-
-    x = facts.prepared(facts.fitting(mapped(plain, like)))
-    got = at_first_convolution(facts.model, facts.base, x)
+    x = _palette(facts, prepare)
+    got = None if x is None else at_first_convolution(facts.model, facts.base, x)
     if got is None or got.ndim != 4:
         return None
     middle = got[:, got.shape[1] // 2, got.shape[2] // 2]
     return middle if middle.shape == COLOURS.shape else None
 
 
-def _preprocessing_fault(got: NDArray, expected: list[Prepare]) -> tuple[str, str, float] | None:
+def _palette(facts: Facts, prepare: Prepare) -> Any:
+    """Returns images of one colour each, prepared in a style; ``None`` where the model takes no images."""
+    like = noise(facts.model) if facts.rows is None else facts.rows.x
+
+    def plain(value: NDArray) -> NDArray:
+        if not is_image(value):
+            return np.repeat(value[:1], len(COLOURS), axis=0)
+        colours = np.asarray(
+            prepare(COLOURS if value.shape[3] == 3 else _preprocessing.greys_of(COLOURS)), np.float32
+        )
+        return np.tile(colours[:, None, None, : value.shape[3]], (1, *value.shape[1:3], 1))
+
+    return facts.prepared(facts.fitting(mapped(plain, like))) if images_in(like) else None
+
+
+def _preprocessing_fault(got: NDArray, family: str) -> tuple[str, str, float] | None:
     """Says what is wrong with the colours at the first convolution: code, words, largest difference."""
-    wanted = [prepare(COLOURS) for prepare in expected]
+    expected = _preprocessing.expected_by(family)
+    grey = np.ptp(got, axis=0).min() > 0 and bool(np.allclose(got[3:6].std(0), 0, atol=1e-5))
+    colours = (
+        _preprocessing.greys_of(COLOURS) if grey else COLOURS
+    )  # grey images, or a model that makes them grey
+    wanted = [prepare(colours) for prepare in expected]
     if any(_same(got, want) for want in wanted):
         return None
     other, twice = "preprocessing-other", "preprocessing-twice"
-    known = [("preprocessing-missing", "raw pixels reach the first convolution", COLOURS)]
+    known = [("preprocessing-missing", "raw pixels reach the first convolution", colours)]
     for style, done in STYLES.items():
         if style != TWICE:
             words = f"another preprocessing reaches the first convolution ({style})"
-            known.append((other, words, done(COLOURS)))
+            known.append((other, words, done(colours)))
         words = f"two preprocessings follow each other ({style}; then the family's)"
-        known += [(twice, words, prepare(done(COLOURS))) for prepare in expected]
+        known += [(twice, words, prepare(done(colours))) for prepare in expected]
     words = "the family's preprocessing is applied twice"
-    known += [(twice, words, prepare(prepare(COLOURS))) for prepare in expected]
-    known.append((twice, "pixels are divided by 255 twice", STYLES[TWICE](COLOURS)))
-    none = (other, "what reaches the first convolution is no preprocessing known here", got)
-    code, words, _ = next((one for one in known if _same(got, one[2])), none)
+    known += [(twice, words, prepare(prepare(colours))) for prepare in expected]
+    known.append((twice, "pixels are divided by 255 twice", STYLES[TWICE](colours)))
+    code, words, _ = next((one for one in known if _same(got, one[2])), (other, UNKNOWN, got))
     return code, words, min(float(np.abs(got - want).max()) for want in wanted)
 
 
@@ -114,51 +126,50 @@ def _same(got: NDArray, want: NDArray) -> bool:
     return bool(np.abs(got - want).max() <= 0.03 * (want.max() - want.min()))
 
 
-def augmentation_scale(facts: Facts) -> Iterator[Finding]:
+@needs("base", "images")
+def augmentation_scale(facts: Facts) -> Iterator[Finding | str]:
     """augmentation"""
-    if facts.base is None or facts.rows is None:
-        return
-    x = facts.prepared(facts.fitting(facts.rows.rows(16)[0]))
-    calm, wild = (at_first_convolution(facts.model, facts.base, x, training) for training in (False, True))
+    x = facts.prepared(facts.fitting(facts.rows.rows(16)[0]))  # type: ignore[union-attr]
+    calm, wild = (at_first_convolution(facts.model, facts.base, x, mode) for mode in (False, True))
     if calm is None or wild is None or not np.median(calm.std(axis=(1, 2))):
+        yield "nothing of the images reaches the first convolution"
         return
     spread = float(np.ptp(calm))
     outside = float(((wild < calm.min() - OUTSIDE * spread) | (wild > calm.max() + OUTSIDE * spread)).mean())
+    lost = float(((calm < wild.min()) | (calm > wild.max())).mean())
     flat = float(np.median(wild.std(axis=(1, 2))) / np.median(calm.std(axis=(1, 2))))
-    if outside > 0.2 or flat < 0.1:
+    if outside > 0.2 or flat < 0.1 or lost > 0.25:
         what = f"In training mode {outside:.0%} of the values at the first convolution lie far outside of"
         what += f" {calm.min():.3g} to {calm.max():.3g}, and the contrast is {flat:.0%} of that in inference"
-        yield fault("augmentation-scale", f"{what}.", outside)
+        what += f"; {lost:.0%} of those in inference have no like in training mode" if lost > 0.25 else ""
+        yield fault("augmentation-scale", f"{what}.", max(outside, lost))
 
 
-def images_size(facts: Facts) -> Iterator[Finding]:
+@needs("images")
+def images_size(facts: Facts) -> Iterator[Finding | str]:
     """size of the images"""
     if facts.inside_fit or facts.size is None or callable(getattr(facts.model, "preprocessor", None)):
-        return
-    for name, sample in facts.sets.items():
-        sizes = [] if sample.resizes else [x.shape[1:3] for x in images_in(sample.x)]
-        if sizes and sizes[0] != facts.size:
-            (height, width), (h, w) = sizes[0], facts.size
+        return  # whatever it is, it fits
+    for name, x in facts.images.items():
+        if not facts.sets[name].resizes and x.shape[1:3] != facts.size:
+            (height, width), (h, w) = x.shape[1:3], facts.size
             what = f"The {name} images have {height} x {width} pixels, the model takes {h} x {w}."
             yield fault("images-size", what, height, height=h, width=w)
             return
 
 
-def pixels(facts: Facts) -> Iterator[Finding | str]:
+@needs("images")
+def pixels(facts: Facts) -> Iterator[Finding]:
     """pixels"""
     greys = {}
-    for name, sample in facts.sets.items():
-        for x in images_in(sample.x)[:1]:
-            yield from _pixel_faults(name, x)
-            coloured = small(x)
-            greys[name] = x.shape[3] == 3 and bool(
-                np.ptp(coloured, axis=3).max() <= 0.01 * max(1e-9, np.ptp(coloured))
-            )
-    if not greys:
-        yield "no images were given"
+    for name, x in facts.images.items():
+        yield from _pixel_faults(name, x, facts.styles[name] == (TWICE,))
+        few = small(x)
+        greys[name] = x.shape[3] == 3 and bool(np.ptp(few, axis=3).max() <= 0.01 * max(1e-9, np.ptp(few)))
     styles = facts.styles
-    if len(set(styles.values())) > 1 and (facts.base is None or facts.base.family is None):
-        what = "; ".join(f"{name}: {style}" for name, style in styles.items())
+    alike = set.intersection(*map(set, styles.values()))
+    if not alike and (facts.base is None or facts.base.family is None):
+        what = "; ".join(f"{name}: {held[0]}" for name, held in styles.items())
         yield fault("pixels-differ", f"The sets are prepared in different ways ({what}).")
     if any(greys.values()):
         grey = " and ".join(name for name in greys if greys[name])
@@ -167,7 +178,7 @@ def pixels(facts: Facts) -> Iterator[Finding | str]:
         yield fault(code, f"The {grey} images are grey, written three times{rest}.")
 
 
-def _pixel_faults(name: str, x: NDArray) -> Iterator[Finding]:
+def _pixel_faults(name: str, x: NDArray, twice: bool) -> Iterator[Finding]:
     values = x.reshape(len(x), -1)
     broken = int((~np.isfinite(values).all(axis=1)).sum()) if x.dtype.kind == "f" else 0
     if broken:
@@ -183,6 +194,6 @@ def _pixel_faults(name: str, x: NDArray) -> Iterator[Finding]:
         yield fault("pixels-alike", f"All {len(x)} {name} images are the same.", len(x))
     if max(high, -low) > 1000:
         yield fault("pixels-range", f"The {name} pixels go from {low:g} to {high:g}.", high)
-    elif style_of(x) == TWICE and empty <= 0.2:
+    elif twice and empty <= 0.2:
         what = f"The {name} pixels go from {low:.3g} to {high:.3g}: divided by 255 twice."
         yield fault("pixels-empty", what, high)

@@ -9,7 +9,7 @@ from sklearn.metrics import silhouette_score
 from sklearn.preprocessing import normalize, scale
 
 from tlhelpers.audit._draw import images_in, small
-from tlhelpers.audit._facts import Facts
+from tlhelpers.audit._facts import Facts, needs
 from tlhelpers.audit._heads import as_classes
 from tlhelpers.audit._results import Finding, fault
 from tlhelpers.evaluation import transferability
@@ -17,6 +17,7 @@ from tlhelpers.evaluation import transferability
 # Two images are one picture if their thumbnails, each brought to one brightness and contrast, correlate so.
 NEAR = 0.99
 SIDE = 16  # of a thumbnail
+AMONG, ACCIDENT = 200, 0.05  # images compared with those of their own set; the share of pairs that are chance
 ENOUGH = 40  # rows from which on neighbours tell something
 # Labels say nothing if a larger share of random orders fits the images as well. Right labels of a hard task
 # can look so where rows or classes are few; then the images have to fall into as many clear groups.
@@ -25,6 +26,7 @@ MANY, FEW = 100, 3  # rows, classes
 CLEAR = 0.12  # silhouette of such groups, above that of features without groups
 
 
+@needs("two sets")
 def shared_images(facts: Facts) -> Iterator[Finding | str]:
     """images in two sets"""
     looks = {}
@@ -37,6 +39,8 @@ def shared_images(facts: Facts) -> Iterator[Finding | str]:
     for later, earlier in (("test", "training"), ("test", "validation"), ("validation", "training")):
         if later in looks and earlier in looks:
             equal, near = _shared(looks[later], looks[earlier])
+            if looks[earlier].alike:
+                yield f"{looks[earlier].alike:.0%} of the {earlier} images are as alike themselves as copies"
             if equal or near:
                 also = f", {near} of them changed (mirrored, brightened or saved again)" if near else ""
                 what = f"{equal + near} of {len(looks[later].pixels)} {later} images are {earlier} images"
@@ -50,6 +54,9 @@ class _Thumbnails:
         exact: A number for each image that equal ones share.
         pixels: float32 (n, d): thumbnails of mean 0 and length 1; 0 for images that cannot be told apart.
         mirrored: The same with left and right exchanged.
+        alike: Share of images that look like another one of their set, where these are no accident.
+        near: Correlation from which on an image of another set is a changed copy: where the images of one set
+            are all alike, as of one part under one lamp, it has to be nearer than they are to each other.
     """
 
     def __init__(self, images: NDArray) -> None:
@@ -62,6 +69,12 @@ class _Thumbnails:
             sums = np.add.reduceat(np.add.reduceat(few.astype(np.float32), edges[0], 1), edges[1], 2)
             sums /= np.add.reduceat(np.add.reduceat(np.ones((*few.shape[1:3], 1)), edges[0], 0), edges[1], 1)
             self.pixels, self.mirrored = _normal(sums), _normal(sums[:, :, ::-1])
+        some = np.random.default_rng(0).permutation(len(few))[:AMONG]
+        found = self.pixels[some] @ self.pixels.T
+        found[self.exact[some][:, None] == self.exact] = 0  # themselves, and the same picture twice
+        nearest = found.max(axis=1)
+        share, far = float((nearest >= NEAR).mean()), float(np.quantile(nearest, 0.98))
+        self.alike, self.near = (share, max(NEAR, (1 + far) / 2)) if share > ACCIDENT else (0.0, NEAR)
 
 
 def _normal(thumbnails: NDArray) -> NDArray:
@@ -83,10 +96,11 @@ def _shared(later: _Thumbnails, earlier: _Thumbnails) -> tuple[int, int]:
         for start in range(0, len(equal), 1000):
             part = slice(start, start + 1000)
             for pixels in (later.pixels[part], later.mirrored[part]):
-                near[part] |= (pixels @ earlier.pixels.T).max(axis=1) >= NEAR
+                near[part] |= (pixels @ earlier.pixels.T).max(axis=1) >= earlier.near
     return int(equal.sum()), int((near & ~equal).sum())
 
 
+@needs("order")
 def order_changes(facts: Facts) -> Iterator[Finding]:
     """order of the sets"""
     for name in ("validation", "test"):
@@ -94,20 +108,22 @@ def order_changes(facts: Facts) -> Iterator[Finding]:
             yield fault("order-changes", f"The {name} set gives another order in each pass.")
 
 
+@needs("base", "care", "images", "labels")
 def labels_meaningless(facts: Facts) -> Iterator[Finding | str]:
     """images against labels"""
-    head = facts.heads[0] if len(facts.heads) == 1 else None
-    y = None if head is None or facts.rows is None else _classes_of_rows(facts)
-    features = facts.seen.features
-    if facts.base is None or facts.intent == "scratch" or y is None or features is None:
-        yield "there is no base, or there are no labels of one class each"
+    rows, features = facts.rows, facts.seen.features
+    alone = rows is not None and len(facts.heads) == len(images_in(rows.x)) == 1
+    y = as_classes(rows.y) if rows is not None and alone and isinstance(rows.y, np.ndarray) else None
+    if y is None or features is None:
+        yield "there are no labels of one class each, or several inputs or outputs"
         return
     if facts.fresh[0] > facts.fresh[1] // 4 or any(f.code.startswith("pixels-") for f in facts.findings):
         yield "the base or the images say nothing"
         return
     y, features = y[: len(features)], features[: len(y)]
     classes, y = np.unique(y, return_inverse=True)
-    if len(y) < ENOUGH or len(classes) < 2 or not 0 < np.ptp(features, axis=0).max() < np.inf:
+    rare = len(y) - int(np.bincount(y).max()) < ENOUGH // 4  # all but one class
+    if len(y) < max(ENOUGH, 2 * len(classes)) or rare or not 0 < np.ptp(features, axis=0).max() < np.inf:
         yield f"{len(y)} rows of {len(classes)} classes are too few, or their features say nothing"
         return
     share = transferability.by_chance(features, y)
@@ -128,8 +144,3 @@ def _in_groups(features: NDArray, n: int) -> bool:
         groups = KMeans(n, n_init=3, random_state=0).fit_predict(values)
         clear.append(silhouette_score(values, groups) if len(np.unique(groups)) == n else 0.0)
     return clear[0] - clear[1] > CLEAR
-
-
-def _classes_of_rows(facts: Facts) -> NDArray | None:
-    y = None if facts.rows is None else facts.rows.y
-    return as_classes(y) if isinstance(y, np.ndarray) and len(images_in(facts.rows.x)) == 1 else None  # type: ignore[union-attr]

@@ -1,7 +1,6 @@
 """What the auditor sees of a data set: a bounded number of rows, drawn once, whatever ``fit`` may take."""
 
 import itertools
-import math
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -9,13 +8,15 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import tree
+from keras import ops, tree
 from numpy.typing import NDArray
 
 from tlhelpers import data
 
 LOOK = 200  # rows that are looked at closely
-BATCHES = 16  # at most, of a data set that comes in batches
+BATCHES = 16  # at most, of a data set whose batches can be taken anywhere
+IN_TURN = 64  # at most, of one that gives them in turn, of which all labels are wanted
+VALUES = 64 * 224 * 224 * 3  # of inputs: after as many, and `LOOK` rows, no other batch is taken
 COMPARED = 10_000  # rows of a set that are compared with those of the others
 
 
@@ -36,6 +37,7 @@ class Sample:
         source: Images to be compared with those of other sets; ``None``: those of `x`.
         sizes: Rows of each batch; empty where ``fit`` cuts the batches itself.
         reordered: Whether a second pass gave another order; ``None`` if there was none.
+        spent: Whether it gave nothing when it was read once more.
         resizes: Whether images of another size are brought to the model's by whoever trains it.
     """
 
@@ -47,25 +49,37 @@ class Sample:
     source: Any = None
     sizes: list[int] = field(default_factory=list)
     reordered: bool | None = None
+    spent: bool = False
     resizes: bool = False
 
     def __len__(self) -> int:
         return len(tree.flatten(self.x)[0])
 
-    def rows(self, n: int) -> tuple[Any, Any, Any]:
-        """Returns inputs, targets and weights of the first rows."""
-        x, y, weights = (mapped(lambda a: a[:n], part) for part in (self.x, self.y, self.weights))
+    def rows(self, which: int | NDArray) -> tuple[Any, Any, Any]:
+        """Returns inputs, targets and weights of the first rows, or of those at some places."""
+        places = slice(which) if isinstance(which, int) else which
+        x, y, weights = (mapped(lambda a: a[places], part) for part in (self.x, self.y, self.weights))
         return x, y, weights
 
 
 def mapped(function: Callable[..., Any], part: Any, *more: Any) -> Any:
-    """Applies a function to each array of a structure; ``None`` stays ``None``."""
-    return None if part is None else tree.map_structure(function, part, *more)
+    """Applies a function to each array of a structure; ``None`` stays ``None``, for a part of it, too."""
+    return tree.map_structure(lambda *a: None if a[0] is None else function(*a), part, *more)
 
 
 def array(value: Any) -> NDArray:
-    """Returns what ``fit`` may take, of any framework, as an array."""
+    """Returns what ``fit`` may take, of any framework, sparse or not, as an array."""
+    value = ops.convert_to_numpy(value) if hasattr(value, "dense_shape") else value
     return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+
+
+def tensor(value: Any) -> Any:
+    """Returns an array as what a model is called with."""
+    if value.dtype.kind not in "OSU":
+        return ops.convert_to_tensor(value)
+    import tensorflow as tf  # no other framework has texts
+
+    return tf.constant(value)
 
 
 def draw(given: Any, inputs: int, twice: bool) -> Sample:
@@ -86,43 +100,54 @@ def draw(given: Any, inputs: int, twice: bool) -> Sample:
         if _is_array(given) or hasattr(given, "detach"):
             given = (given,)
         if isinstance(given, tuple | list) and 1 <= len(given) <= 3 and not _is_batch(given[0]):
-            return _from_arrays(*given, inputs=inputs)
-        sample = from_batches(itertools.islice(_batches(given), BATCHES), LOOK)
-        if twice:
-            again = from_batches(itertools.islice(_batches(given), BATCHES), LOOK)
-            sample.reordered = getattr(given, "shuffle", None) is True or _differ(sample, again)
-        sample.whole = len(sample.sizes) == _count(given)
+            return _from_arrays(*given, inputs=inputs, reordered=False if twice else None)
+        sample = from_batches(itertools.islice(_batches(given), IN_TURN), bounded=True)
+        count, n = _count(given), len(sample.sizes)
+        sample.whole = n == count
+        if twice or count is None:
+            again = list(itertools.islice(_batches(given), n if twice else 1))
+            sample.spent = not again
+            if twice and again:
+                shuffles = getattr(given, "shuffle", None) is True
+                sample.reordered = shuffles or _differ(sample, from_batches(again))
         return sample
     finally:
         np.random.set_state(state[0])  # noqa: NPY002
         random.setstate(state[1])
 
 
-def from_batches(batches: Iterable[Any], enough: float = math.inf) -> Sample:
+def from_batches(batches: Iterable[Any], bounded: bool = False) -> Sample:
     """Returns the sample that batches make: the inputs of the first `LOOK` rows, the labels of all.
 
     Args:
         batches: What one gets from a data set.
-        enough: Number of rows after which no other batch is taken.
+        bounded: Whether enough rows are enough: `LOOK`, or as many more as cost no more than they would.
 
     Raises:
         NotReadError: If there is none.
     """
     parts: list[tuple] = []
     sizes: list[int] = []
-    labels = []
+    labels: list[Any] = []
     for batch in batches:
         x, y, w = keras.utils.unpack_x_y_sample_weight(tuple(batch) if isinstance(batch, list) else batch)
-        labels.append(mapped(array, y))
+        labels += _fitting([mapped(array, y)], labels)
         if sum(sizes) < LOOK:
-            parts.append((mapped(array, x), labels[-1], mapped(array, w)))
-        sizes.append(len(tree.flatten(x)[0]))
-        if sum(sizes) >= enough:
+            parts += _fitting([(mapped(array, x), mapped(array, y), mapped(array, w))], parts)
+        sizes.append(int(tree.flatten(x)[0].shape[0]))
+        row = sum(int(np.prod(np.shape(a)[1:])) for a in tree.flatten(parts[0][0]))
+        if bounded and sum(sizes) >= max(LOOK, VALUES / row):
             break
     if not parts:
         raise NotReadError("it gives no batch")
     x, y, weights = (_joined(part) for part in zip(*parts, strict=True))
     return Sample(x, y, weights, _joined(labels), sizes=sizes)
+
+
+def _fitting(new: list[Any], known: list[Any]) -> list[Any]:
+    """Returns a new batch, unless its rows have other shapes than those before: sizes may change."""
+    first, other = ([np.shape(a)[1:] for a in tree.flatten(part)] for part in ((known or new)[0], new[0]))
+    return new if first == other else []
 
 
 def _joined(parts: Sequence[Any]) -> Any:
@@ -131,7 +156,7 @@ def _joined(parts: Sequence[Any]) -> Any:
 
 def _batches(given: Any) -> Iterable[Any]:
     if callable(getattr(given, "take", None)) and hasattr(given, "element_spec"):  # tf.data
-        return given.take(BATCHES)
+        return given.take(IN_TURN)
     if hasattr(given, "__getitem__") and hasattr(given, "__len__"):
         places = dict.fromkeys(np.linspace(0, len(given) - 1, BATCHES).astype(int).tolist())
         return (given[i] for i in places)
@@ -142,11 +167,11 @@ def _batches(given: Any) -> Iterable[Any]:
     return given
 
 
-def _from_arrays(x: Any, y: Any = None, weights: Any = None, *, inputs: int = 1) -> Sample:
+def _from_arrays(x: Any, y: Any = None, weights: Any = None, *, inputs: int, **more: Any) -> Sample:
     if isinstance(x, list) and inputs == 1 and len(x) > 1:
         x = np.stack([array(a) for a in x])
     parts = [mapped(lambda a: a if _is_array(a) else array(a), part) for part in (x, y, weights)]
-    lengths = {len(a) for part in parts if part is not None for a in tree.flatten(part)}
+    lengths = {len(a) for part in parts for a in tree.flatten(part) if a is not None}
     if len(lengths) != 1 or 0 in lengths:
         raise NotReadError("it is empty" if lengths == {0} else f"its arrays have lengths {sorted(lengths)}")
     (n,) = lengths
@@ -156,7 +181,7 @@ def _from_arrays(x: Any, y: Any = None, weights: Any = None, *, inputs: int = 1)
     x, labels, weights = (mapped(lambda a: a[some], part) for part in parts)
     images = images_in(parts[0])[:1]
     source = small(images[0], places) if images and isinstance(images[0], np.ndarray) else None
-    return Sample(x, labels, weights, parts[1], True, source)
+    return Sample(x, labels, weights, parts[1], True, source, **more)
 
 
 def small(images: NDArray, places: NDArray | None = None) -> NDArray:

@@ -1,6 +1,6 @@
 """The facts that the detectors look at, gathered from a model and its images; the table of the report."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -15,12 +15,14 @@ from tlhelpers.audit._draw import Sample, images_in, is_image, mapped
 from tlhelpers.audit._heads import Head, heads_of
 from tlhelpers.audit._keras import layers_inside
 from tlhelpers.audit._model import NORMALISATION, Base, fresh_layers
-from tlhelpers.audit._preprocessing import style_of
+from tlhelpers.audit._preprocessing import styles_of
 from tlhelpers.audit._probe import Seen, entering, given_by, look, pooled
 from tlhelpers.audit._results import Finding, Intent, Part
 from tlhelpers.audit._training import Step, compiled_weights, optimizer_of, restored
 
 AGAIN = 32  # rows whose outputs are asked for again at the end of a training
+
+Detector = Callable[["Facts"], Iterator[Finding | str]]
 
 
 @dataclass
@@ -38,7 +40,8 @@ class Facts:
         step: What a step does; ``None`` if none was made.
         step_error: How the step stopped, if it did.
         losses: The mean losses of the first steps, inside ``fit``.
-        accuracy: The accuracy of the last epoch, inside ``fit``.
+        logs: What the last epoch logged, inside ``fit``.
+        last: Whether the training has ended.
         memory: What the audits of one training have seen of the model, by the number of rows.
         findings: What the detectors before this one have found.
         trainable: Weights that are trainable by the present flags.
@@ -58,8 +61,9 @@ class Facts:
     step: Step | None = None
     step_error: str | None = None
     losses: list[float] = field(default_factory=list)
-    accuracy: float | None = None
-    memory: dict[int, Seen] = field(default_factory=dict)
+    logs: dict[str, Any] = field(default_factory=dict)
+    last: bool = False
+    memory: dict[Any, Any] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -113,7 +117,7 @@ class Facts:
         seen = self.memory.get(n)
         if seen is None:
             seen = look(self.model, self.base, self.prepared(self.fitting(rows)))
-        elif self.accuracy is not None:
+        elif self.last:
             few = self.prepared(self.fitting(mapped(lambda a: a[:AGAIN], rows)))
             seen = replace(seen, outputs=given_by(self.model, few))
         self.memory[n] = seen
@@ -138,10 +142,15 @@ class Facts:
         return heads_of(self.model, self.seen, self.sets)
 
     @cached_property
-    def styles(self) -> dict[str, str]:
-        """How the images of each set seem to have been prepared."""
-        images = {name: images_in(sample.x) for name, sample in self.sets.items()}
-        return {name: style_of(found[0]) for name, found in images.items() if found}
+    def styles(self) -> dict[str, tuple[str, ...]]:
+        """How the images of each set may have been prepared, the likeliest way first."""
+        return {name: styles_of(x) for name, x in self.images.items()}
+
+    @property
+    def images(self) -> dict[str, NDArray]:
+        """The first images of each set that has some."""
+        found = {name: images_in(sample.x) for name, sample in self.sets.items()}
+        return {name: images[0] for name, images in found.items() if images}
 
     def prepared(self, x: Any) -> Any:
         """Returns inputs as the model itself gets them inside ``fit``: a task of KerasHub prepares them."""
@@ -159,9 +168,8 @@ class Facts:
                 return images
             if images.dtype == np.uint8 and images.shape[3] == 3 and size[0] == size[1]:
                 return data.resize(images, size[0])
-            rows, columns = (
-                np.linspace(0, n - 1, m).astype(int) for n, m in zip(images.shape[1:3], size, strict=True)
-            )
+            sides = zip(images.shape[1:3], size, strict=True)
+            rows, columns = (np.linspace(0, n - 1, m).astype(int) for n, m in sides)
             return images[:, rows][:, :, columns]
 
         return mapped(resized, x)
@@ -171,6 +179,43 @@ class Facts:
         """Height and width of the images that the model takes; ``None`` where any will do."""
         shapes = [shape for shape in input_shapes(self.model) if len(shape) == 4 and shape[3] in (1, 3)]
         return shapes[0][1:3] if shapes and None not in shapes[0][1:3] else None
+
+
+# What a detector may need: whether it is there, and what is said where it is not.
+_NEEDS: dict[str, tuple[Callable[[Facts], Any], str]] = {
+    "compiled": (lambda f: f.model.compiled, "the model is not compiled"),
+    "base": (lambda f: f.base, "the model has no pretrained base"),
+    "care": (lambda f: f.intent != "scratch", "nothing in the base is pretrained"),
+    "images": (lambda f: f.images, "no images were given"),
+    "two sets": (lambda f: len(f.images) > 1, "there are no two sets of images"),
+    "order": (lambda f: any(s.reordered is not None for s in f.sets.values()), "no set was read twice"),
+    "labels": (lambda f: any(head.labels for head in f.heads), "no labels were given"),
+    "two labels": (lambda f: any(len(h.classes) > 1 for h in f.heads), "no two sets of labels to compare"),
+    "batches": (lambda f: len(getattr(f.sets.get("training"), "sizes", ())) > 2, "too few batches were seen"),
+    "loss": (lambda f: any(h.wants or h.kind for h in f.heads), "the loss takes no logits or probabilities"),
+    "losses": (lambda f: len(f.losses) > 2, "it is seen after some steps of fit"),
+    "end": (lambda f: f.last, "it is seen at the end of fit"),
+}
+
+
+def needs(*names: str) -> Callable[[Detector], Detector]:
+    """Marks a detector by what there must be, that it has looked at its topic.
+
+    Args:
+        *names: Keys of what may be needed.
+    """
+
+    def marked(detector: Detector) -> Detector:
+        vars(detector)["needs"] = names
+        return detector
+
+    return marked
+
+
+def missing(detector: Detector, facts: Facts) -> str | None:
+    """Says what a detector needs and has not; ``None`` if nothing."""
+    needed = (_NEEDS[name] for name in vars(detector).get("needs", ()))
+    return next((words for there, words in needed if not there(facts)), None)
 
 
 def input_shapes(model: keras.Model) -> list[tuple]:
@@ -192,9 +237,8 @@ def noise(model: keras.Model) -> Any:
     rng = np.random.default_rng(0)
 
     def random(tensor: keras.KerasTensor) -> NDArray:
-        values = rng.uniform(
-            0, 255 if len(tensor.shape) == 4 else 1, (4, *(n or 64 for n in tensor.shape[1:]))
-        )
+        shape = (4, *(n or 64 for n in tensor.shape[1:]))
+        values = rng.uniform(0, 255 if len(shape) == 4 else 1, shape)
         return values.astype(np.float32 if "float" in tensor.dtype else tensor.dtype)
 
     found = [random(tensor) for tensor in model.inputs]
@@ -219,9 +263,8 @@ def parts(facts: Facts) -> Iterator[Part]:
         weights = {id(v): v for layer in layers for v in layer.weights}
         sizes = {key: int(np.prod(v.shape)) for key, v in weights.items()}
         trainable, compiled = (sum(sizes.get(key, 0) for key in s) for s in (facts.trainable, facts.compiled))
-        moved = (
-            None if facts.step is None else tuple(weights[k].path for k in weights if k in facts.step.moved)
-        )
+        step = facts.step
+        moved = None if step is None else tuple(weights[k].path for k in weights if k in step.moved)
         if weights:
             counts = (sum(sizes.values()), trainable, compiled, len(weights))
             yield Part(name, any(layers[0] is layer for layer in top), *counts, moved)

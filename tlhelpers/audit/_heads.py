@@ -1,7 +1,6 @@
 """The outputs of a model, each with the end that it comes from, its loss and its labels."""
 
 import contextlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +24,7 @@ class Head:
         name: Its name where a model has several, else empty.
         n: Number of outputs.
         end: "softmax", "sigmoid", "relu" or another activation, "linear", or "ones" where all are 1.
+        under: The activation that this one is taken of, such as a "relu" below a softmax, or ``None``.
         below: The layer with weights below the last one.
         loss: Its loss; ``None`` where there is none.
         kind: ``"sparse categorical"``, ``"categorical"`` or ``"binary"``; ``None`` for another loss.
@@ -35,6 +35,7 @@ class Head:
     name: str
     n: int
     end: str | None
+    under: str | None
     below: keras.layers.Layer | None
     loss: Any
     kind: str | None = None
@@ -58,16 +59,17 @@ def heads_of(model: keras.Model, seen: Seen, sets: dict[str, Sample]) -> list[He
     given = model.loss if getattr(model, "compiled", False) else None
     heads = []
     for place, (name, values) in enumerate(seen.outputs.items()):
-        loss = _of(given, name, place)
-        labels = {s: _of(sample.labels, name, place, len(seen.outputs)) for s, sample in sets.items()}
+        loss = of_output(given, name, place)
+        labels = {s: of_output(sample.labels, name, place, len(seen.outputs)) for s, sample in sets.items()}
         known = {s: np.asarray(y) for s, y in labels.items() if y is not None}
+        end, under, below = seen.ends[name]
         head = Head(name if len(seen.outputs) > 1 else "", values.shape[-1] if values.ndim > 1 else 1,
-                    _end(values, seen.ends[name]), seen.before[name], loss, labels=known)  # fmt: skip
-        if loss is not None and values.ndim == 2:
+                    _end(_rows(values), end), under, below, loss, labels=known)  # fmt: skip
+        if loss is not None and values.ndim in (2, 4):
             head.kind = _KINDS.get(_loss_name(loss))
-            function = _function(loss)
-            if function is not None and "hinge" not in _loss_name(loss):
-                head.wants = wants(function, head.n, next(iter(known.values()), None))
+            with contextlib.suppress(Exception):  # a name that Keras does not know
+                if (function := keras.losses.get(loss)) is not None and "hinge" not in _loss_name(loss):
+                    head.wants = wants(function, head.n, next(map(_rows, known.values()), None))
         heads.append(head)
     return heads
 
@@ -87,6 +89,13 @@ def is_one_hot(y: NDArray) -> bool:
     return y.ndim == 2 and y.shape[1] > 1
 
 
+def _rows(values: NDArray) -> NDArray:
+    """Returns outputs or labels ``(n, k)``: of a map, those of some places."""
+    if values.ndim != 4:
+        return values
+    return values.reshape(-1, values.shape[-1])[:: max(1, values[..., 0].size // 10_000)]
+
+
 def _end(values: NDArray, activation: str | None) -> str | None:
     """By what comes out, where that is certain: a softmax may be written in many ways."""
     if values.ndim != 2 or not np.isfinite(values).all():
@@ -102,7 +111,7 @@ def _end(values: NDArray, activation: str | None) -> str | None:
     return "relu" if values.min() == 0 else "linear"
 
 
-def _of(given: Any, name: str, place: int, n: int = 1) -> Any:
+def of_output(given: Any, name: str, place: int, n: int = 1) -> Any:
     """Returns what belongs to an output: by its name, by its place, or all there is."""
     if isinstance(given, dict):
         return given.get(name, list(given.values())[place] if len(given) > place else None)
@@ -116,12 +125,6 @@ def _loss_name(loss: Any) -> str:
     return str(name).replace("_", "").lower()
 
 
-def _function(loss: Any) -> Callable | None:
-    with contextlib.suppress(Exception):
-        return keras.losses.get(loss)
-    return None
-
-
 def labels_in(sample: Sample) -> list[NDArray]:
     """Returns all arrays of targets of a set."""
-    return [] if sample.labels is None else [np.asarray(y) for y in tree.flatten(sample.labels)]
+    return [np.asarray(y) for y in tree.flatten(sample.labels) if y is not None]

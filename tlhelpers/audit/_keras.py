@@ -8,14 +8,9 @@ import keras
 TESTED = ((3, 8), (3, 15))  # oldest and newest Keras on which the doors below were tried
 
 
-def version() -> tuple[int, ...]:
-    """Returns major and minor number of this Keras."""
-    return tuple(int(part) for part in keras.__version__.split(".")[:2])
-
-
 def untested() -> str | None:
     """Says that this Keras is older or newer than those tried; ``None`` if it is not."""
-    if TESTED[0] <= version() <= TESTED[1]:
+    if TESTED[0] <= tuple(map(int, keras.__version__.split(".")[:2])) <= TESTED[1]:
         return None
     low, high = (".".join(map(str, tested)) for tested in TESTED)
     return f"Keras {keras.__version__} was not tried; this auditor knows Keras {low} to {high}"
@@ -61,6 +56,4 @@ def _private(owner: Any, name: str) -> Any:
 
 def leaves(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
     """Yields the layers inside a layer that hold no others."""
-    for inner in layers_inside(layer):
-        if not layers_inside(inner):
-            yield inner
+    yield from (inner for inner in layers_inside(layer) if not layers_inside(inner))

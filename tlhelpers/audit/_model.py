@@ -10,6 +10,7 @@ from tlhelpers.audit._keras import layers_inside
 
 CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
 NORMALISATION = keras.layers.BatchNormalization
+OF_IMAGES = (*CONVOLUTIONS, NORMALISATION, keras.layers.LayerNormalization)
 
 # How the networks of keras.applications begin: their first layers with weights, normalization left out.
 # C, D, S: convolution, depthwise, separable; F: dense; then the kernel, s2 for a stride, b for a bias.
@@ -44,19 +45,22 @@ class Base:
         network: The model inside the model; ``None`` where its layers lie open.
         top: The layers of the model itself that hold it.
         layers: All layers in it, at any depth.
+        others: Names of other networks with convolutions beside it.
     """
 
     family: str | None
     network: keras.Model | None
     top: list[keras.layers.Layer]
     layers: list[keras.layers.Layer]
+    others: tuple[str, ...] = ()
 
 
 def find_base(model: keras.Model) -> Base | None:
     """Returns the pretrained part; ``None`` if nothing in the model looks like one.
 
-    It is the largest network with convolutions inside the model. Where layers lie open, it is everything up
-    to the last convolution, if they begin like a known network or some are frozen.
+    It is the largest network with convolutions inside the model. Where layers lie open and begin like a known
+    network, or some are frozen, it is everything up to the last convolution that is frozen or that has been
+    trained: what comes after it is a head, or a decoder, that is new.
     """
     everything = layers_inside(model)
     networks = [layer for layer in everything if isinstance(layer, keras.Model) and _has_convolution(layer)]
@@ -64,14 +68,31 @@ def find_base(model: keras.Model) -> Base | None:
         network = max(networks, key=lambda n: n.count_params())  # of equals the first, which is the outermost
         top = [layer for layer in model.layers if layer is network or network in layers_inside(layer)]
         inside = layers_inside(network)
-        return Base(_family(network, inside), network, top, inside)
+        apart = [n for n in networks if n is not network and n not in inside]
+        names = tuple(n.name for n in apart if network not in layers_inside(n))
+        return Base(_family(network, inside), network, top, inside, names)
     family = _family(model, everything)
     frozen = [layer for layer in everything if layer.weights and not layer.trainable]
     places = [i for i, layer in enumerate(model.layers) if _has_convolution(layer)]
     if not places or (family is None and not any(isinstance(layer, CONVOLUTIONS) for layer in frozen)):
         return None
-    top = model.layers[: max(places) + 1]
+    old = [i for i, layer in enumerate(model.layers[: max(places) + 2]) if _is_old(layer)]
+    last = max((i for i in places if old and i <= max(old)), default=max(places))
+    top = model.layers[: last + 1]
     return Base(family, None, top, [x for layer in top for x in [layer, *layers_inside(layer)]])
+
+
+def _is_old(layer: keras.layers.Layer) -> bool:
+    """Whether something in a layer is frozen, or no longer as new."""
+    own = [part for part in [layer, *layers_inside(layer)] if part.weights and isinstance(part, OF_IMAGES)]
+    return any(not part.trainable or _as_new(part) is False for part in own)
+
+
+def _as_new(layer: keras.layers.Layer) -> bool | None:
+    """Whether statistics, scales and biases of a layer are those of a new one; ``None`` if it has none."""
+    start = {"moving_variance": 1.0, "gamma": 1.0, "moving_mean": 0.0, "beta": 0.0, "bias": 0.0}
+    own = [w for w in layer.weights if w.name in start]
+    return all(bool(ops.all(w == start[w.name])) for w in own) if own else None
 
 
 def _family(network: keras.Model, layers: list[keras.layers.Layer]) -> str | None:
@@ -105,13 +126,8 @@ def fresh_layers(base: Base) -> tuple[int, int]:
 
     Training moves them all. Kernels are not looked at: they are random before, and look so after.
     """
-    start = {"moving_variance": 1.0, "gamma": 1.0, "moving_mean": 0.0, "beta": 0.0, "bias": 0.0}
-    fresh = known = 0
-    for layer in base.layers:
-        own = [] if layers_inside(layer) else [w for w in layer.weights if w.name in start]
-        known += bool(own)
-        fresh += bool(own) and all(bool(ops.all(w == start[w.name])) for w in own)
-    return fresh, known
+    states = [_as_new(layer) for layer in base.layers if not layers_inside(layer)]
+    return states.count(True), len(states) - states.count(None)
 
 
 def broken_weights(model: keras.Model) -> list[str]:

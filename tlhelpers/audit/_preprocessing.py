@@ -28,39 +28,44 @@ STYLES: dict[str, Prepare] = {
 }
 RAW, UNIT, TF, CAFFE, TORCH, CENTRED, TWICE = STYLES
 
+# Black of each, how far white is from it, and how bright values may become; from narrow to wide.
+RANGES: dict[str, tuple[float, float, float]] = {
+    TWICE: (0.0, 1 / 255, 0.02), UNIT: (0.0, 1.0, 1.7), CENTRED: (-0.5, 1.0, 0.7), TF: (-1.0, 2.0, 1.3),
+    TORCH: (-2.12, 4.76, 2.9), RAW: (0.0, 255.0, np.inf), CAFFE: (-123.7, 274.8, 165.0),
+}  # fmt: skip
+
 # Families that scale inside, behind a `preprocess_input` that does nothing: what their first convolution
 # expects. EfficientNet has its mean and deviation only with the ImageNet weights.
 _SCALED_INSIDE = {
-    "efficientnetb0": (TORCH, UNIT),
-    "efficientnetv2b0": (TORCH, TF),
-    "mobilenetv3small": (TF,),
-    "convnexttiny": (TORCH,),
-}
+    "efficientnetb0": (TORCH, UNIT), "efficientnetv2b0": (TORCH, TF),
+    "mobilenetv3small": (TF,), "convnexttiny": (TORCH,),
+}  # fmt: skip
 
 # Black, white, grey, the pure colours and two more: they tell order, scale and shift of the channels.
-COLOURS = np.array(
-    [[0] * 3, [255] * 3, [128] * 3, [255, 0, 0], [0, 255, 0], [0, 0, 255], [9, 90, 200], [230, 60, 5]],
-    dtype=np.float32,
-)
+_SHADES = [[0] * 3, [255] * 3, [128] * 3, [255, 0, 0], [0, 255, 0], [0, 0, 255], [9, 90, 200], [230, 60, 5]]
+COLOURS = np.array(_SHADES, dtype=np.float32)
 
 
-def style_of(x: NDArray) -> str:
-    """Returns how the images of an array seem to have been prepared: a key of `STYLES`.
+def styles_of(x: NDArray) -> tuple[str, ...]:
+    """Returns how the images of an array may have been prepared: keys of `STYLES`, the likeliest first.
 
-    A hundredth of the values at each end is left out of account: resizing overshoots, brightness is changed.
+    A style that holds the darkest and the brightest value is likely if the images fill a fifth of it, and
+    certain if they reach its black. Bright or pale images can be of several.
     """
-    if np.issubdtype(x.dtype, np.integer):
-        return RAW
     few = x.ravel()[:: max(1, x.size // 200_000)].astype(np.float32)
-    low, high = np.nanpercentile(few, [1, 99])
-    if high > 20 or low < -20:
-        return CAFFE if low < -20 else RAW
-    if low >= -0.1:
-        whole = bool((few == np.round(few)).all())
-        return RAW if high > 1.7 or (whole and high > 1) else UNIT if high > 0.02 else TWICE
-    if high - low <= 1.05 and low > -0.6:
-        return CENTRED
-    return TF if low >= -1.15 and high <= 1.15 else TORCH
+    low, least, most = np.nanpercentile(few, 1), float(np.nanmin(x)), float(np.nanmax(x))
+    if np.issubdtype(x.dtype, np.integer) or (low >= 0 and most > 1 and bool((few == np.round(few)).all())):
+        return (RAW,)
+    held = [s for s, (dark, span, top) in RANGES.items() if low >= dark - 0.1 * span and most <= top]
+    filled = [s for s in held if most - least >= 0.2 * RANGES[s][1]]
+    black = [s for s in filled if _reaches(least, float(low), *RANGES[s][:2])]
+    return tuple(black[:1] or filled or held[:1] or [RAW])
+
+
+def _reaches(least: float, low: float, dark: float, span: float) -> bool:
+    """Whether values reach black. Resizing overshoots: then it is what a hundredth of the values is."""
+    overshot = least < dark - 0.004 * span
+    return abs(low - dark) <= 0.01 * span if overshot else least - dark <= 0.004 * span
 
 
 def expected_by(family: str) -> list[Prepare]:
@@ -68,6 +73,11 @@ def expected_by(family: str) -> list[Prepare]:
     if family in _SCALED_INSIDE:
         return [STYLES[style] for style in _SCALED_INSIDE[family]]
     return [lambda x: np.array(backbones.preprocessing(family)(x.copy()))]
+
+
+def greys_of(colours: NDArray) -> NDArray:
+    """Returns colours without their colour, written three times."""
+    return np.repeat(colours.mean(axis=-1, keepdims=True), 3, axis=-1)
 
 
 def scales_inside(family: str) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops, tree
 from numpy.typing import NDArray
 
-from tlhelpers.audit._draw import mapped
+from tlhelpers.audit._draw import mapped, tensor
 from tlhelpers.audit._keras import leaves
 from tlhelpers.audit._model import CONVOLUTIONS, Base
 from tlhelpers.audit._training import restored
@@ -21,6 +21,8 @@ from tlhelpers.audit._training import restored
 # other call is begun.
 VALUES, SECONDS = 16 * 224 * 224 * 3, 3.0
 ACTIVATIONS = {"softmax", "sigmoid", "relu", "relu6", "tanh", "elu", "gelu", "silu", "leakyrelu", "softplus"}
+End = tuple[str | None, str | None, keras.layers.Layer | None]
+Layers = list[keras.layers.Layer]
 Wants = Literal["logits", "probabilities"]
 
 
@@ -31,15 +33,14 @@ class Seen:
     Attributes:
         outputs: What the model gave: name -> array ``(n, ...)``.
         features: What the base gave, averaged over the map: ``(n, d)``; ``None`` if there is no base.
-        ends: Names of the activations that the outputs come from; ``None`` where that cannot be told.
-        before: The layer with weights below each output layer.
+        ends: The name of the activation that an output comes from, ``None`` where that cannot be told; of the
+            one that this is taken of, if any; and the layer with weights below the output layer.
         pinned: Whether the base is called with ``training=False`` inside the model.
     """
 
     outputs: dict[str, NDArray]
     features: NDArray | None
-    ends: dict[str, str | None]
-    before: dict[str, keras.layers.Layer | None]
+    ends: dict[str, End]
     pinned: bool
 
 
@@ -75,13 +76,8 @@ def look(model: keras.Model, base: Base | None, x: Any) -> Seen:
             outputs.append(given_by(model, x, slice(start, start + chunk)))
         maps += [pooled(calls[-1][2])] if of_base else []
         calls.clear()
-    return Seen(
-        {name: np.concatenate([part[name] for part in outputs]) for name in outputs[0]},
-        np.concatenate(maps) if maps else None,
-        {name: end[0] for name, end in ends.items()},
-        {name: end[1] for name, end in ends.items()},
-        pinned,
-    )
+    given = {name: np.concatenate([part[name] for part in outputs]) for name in outputs[0]}
+    return Seen(given, np.concatenate(maps) if maps else None, ends, pinned)
 
 
 def given_by(model: keras.Model, x: Any, rows: slice = slice(None)) -> dict[str, NDArray]:
@@ -97,17 +93,26 @@ def pooled(output: Any) -> NDArray:
 
 def _call(model: keras.Model, x: Any, rows: slice, **how: bool) -> Any:
     # Without `training=False` a Resizing in front would have all behind it train (Keras' pull request 23166).
-    return model(mapped(lambda a: ops.convert_to_tensor(a[rows]), x), **how)
+    return model(mapped(lambda a: tensor(a[rows]), x), **how)
 
 
-def at_first_convolution(model: keras.Model, base: Base, x: Any, training: bool = False) -> NDArray | None:
-    """Returns what reaches the first convolution of the base; ``None`` if nothing does."""
-    return entering(model, [layer for layer in base.layers if isinstance(layer, CONVOLUTIONS)], x, training)
-
-
-def entering(
-    model: keras.Model, layers: list[keras.layers.Layer], x: Any, training: bool = False
+def at_first_convolution(
+    model: keras.Model, base: Base | None, x: Any, training: bool = False
 ) -> NDArray | None:
+    """Returns what reaches the first convolution of the base; ``None`` if nothing does."""
+    layers = [] if base is None else base.layers
+    return entering(model, [layer for layer in layers if isinstance(layer, CONVOLUTIONS)], x, training)
+
+
+def learned_before(model: keras.Model, base: Base, x: Any) -> bool:
+    """Returns whether a layer with weights of its own sees the images before the base does."""
+    inside = {id(layer) for layer in base.layers}
+    learned = [la for la in leaves(model) if la.weights and not isinstance(la, keras.layers.Normalization)]
+    first = _first(model, learned, x, False)
+    return first is not None and id(first[0]) not in inside
+
+
+def entering(model: keras.Model, layers: Layers, x: Any, training: bool = False) -> NDArray | None:
     """Returns what the first one of some layers gets; ``None`` if none is reached.
 
     Args:
@@ -116,15 +121,21 @@ def entering(
         x: Inputs, as the model itself takes them.
         training: Whether in training mode: with augmentation.
     """
-    seen: list[NDArray] = []
+    first = _first(model, layers, x, training)
+    return None if first is None else first[1]
+
+
+def _first(model: keras.Model, layers: Layers, x: Any, training: bool) -> Any:
+    """Returns the first one of some layers that is reached, and what it gets; ``None`` if none is."""
+    seen: list[tuple[keras.layers.Layer, NDArray]] = []
 
     def stop(layer: keras.layers.Layer, call: Callable, inputs: Any, *args: Any, **kwargs: Any) -> None:
-        seen.append(_numpy(inputs))
+        seen.append((layer, _numpy(inputs)))
         raise _ReachedError
 
     with _watched(layers, stop):
         try:
-            model(mapped(ops.convert_to_tensor, x), training=training)
+            model(mapped(tensor, x), training=training)
         except Exception:  # Keras may wrap what a layer raises
             if not seen:
                 raise
@@ -163,9 +174,10 @@ def _record(calls: list[Call], layer: keras.layers.Layer, call: Callable, *args:
     return output
 
 
-def _end(calls: list[Call], output: Any) -> tuple[str | None, keras.layers.Layer | None]:
-    """Follows an output down to its activation, and to the layer with weights below the one it is of."""
-    name: str | None = None
+def _end(calls: list[Call], output: Any) -> End:
+    """Follows an output down to its activation, the one below that, and the second layer with weights."""
+    names: list[str | None] = []
+    below: keras.layers.Layer | None = None
     wanted, place, heads = id(output), len(calls), 0
     while place:
         place -= 1
@@ -174,17 +186,19 @@ def _end(calls: list[Call], output: Any) -> tuple[str | None, keras.layers.Layer
             continue
         activation = getattr(layer, "activation", None)
         own = str(getattr(activation, "__name__", type(activation or layer).__name__)).lower()
-        if heads:
+        if heads and layer.weights:
+            below = layer
+            break
+        if not heads:
+            names += [own] if own in ACTIVATIONS else []
             if layer.weights:
-                return name, layer
-        else:
-            name = own if own in ACTIVATIONS else name
-            if layer.weights:
-                heads, name = 1, name or ("linear" if own in ("linear", "dense", "nonetype") else None)
+                heads = 1
+                names += [] if names else ["linear" if own in ("linear", "dense", "nonetype") else None]
         if len(inputs) != 1:
             break
         wanted = inputs[0]
-    return name, None
+    end, under = (*names, None, None)[:2]
+    return end, under, below
 
 
 def _named(model: keras.Model, given: Any) -> dict[str, Any]:
@@ -193,9 +207,8 @@ def _named(model: keras.Model, given: Any) -> dict[str, Any]:
         return dict(given)
     values = tree.flatten(given)
     names = getattr(model, "output_names", None) or []
-    return dict(
-        zip(names if len(names) == len(values) else map(str, range(len(values))), values, strict=True)
-    )
+    names = names if len(names) == len(values) else list(map(str, range(len(values))))
+    return dict(zip(names, values, strict=True))
 
 
 def _numpy(value: Any) -> NDArray:
@@ -217,11 +230,8 @@ def wants(loss: Callable, n_outputs: int, targets: NDArray | None) -> Wants | No
     n = max(2, min(n_outputs, 8))
     right = np.eye(n, max(n_outputs, 2), dtype=np.float32)
     right = right if n_outputs > 1 else np.array([[0.0], [1.0]], np.float32)
-    forms = {
-        "rows": right,
-        "numbers": np.arange(n, dtype=np.int32),
-        "column": np.arange(n, dtype=np.int32)[:, None],
-    }
+    numbers = np.arange(n, dtype=np.int32)
+    forms = {"rows": right, "numbers": numbers, "column": numbers[:, None]}
     if targets is not None:
         rows = targets.ndim == 2 and targets.shape[1] == n_outputs
         forms = {key: forms[key] for key in (("rows",) if rows else ("numbers", "column"))}
@@ -229,14 +239,26 @@ def wants(loss: Callable, n_outputs: int, targets: NDArray | None) -> Wants | No
         forms = {"rows": right}
     for form in forms.values():
         with contextlib.suppress(Exception):
-            signs = 2 * right - 1
-            low, high = _mean(loss, form, 1.05 * signs), _mean(loss, form, 1.5 * signs)
-            if np.isfinite([low, high]).all() and low - high > 1e-4 * abs(low) + 1e-7:
+            at = functools.partial(_mean, loss, form)
+            near, far, end = (at(k * (2 * right - 1)) for k in (1.05, 1.5, 30.0))
+            if near - far > 1e-4 * abs(near) + 1e-7 and end > -1e-3:  # below 0: a ratio, such as Dice
                 return "logits"
-            poor, good = (_mean(loss, form, _probabilities(right, p)) for p in (0.6, 0.9))
-            if np.isfinite([poor, good]).all() and poor - good > 1e-4 * abs(poor):
-                return None if high > low * (1 + 1e-4) + 1e-3 else "probabilities"
+            poor, good = (at(_probabilities(right, p)) for p in (0.6, 0.9))
+            if poor - good > 1e-4 * abs(poor):
+                return None if far > near * (1 + 1e-4) + 1e-3 else _of_probabilities(at, right)
     return None
+
+
+def _of_probabilities(at: Callable[[NDArray], float], right: NDArray) -> Wants | None:
+    """Tells losses of probabilities from counts, distances and angles, which fall from 0.6 to 0.9, too.
+
+    A right output of 3 gains nothing, or falls below what can be. A wrong one costs more and more.
+    """
+    sure = _probabilities(right, 0.9)
+    gain = at(sure) - at(np.where(right > 0, 2.7, sure))
+    wrong = [at(_probabilities(right, p)) for p in (0.1, 1e-2, 1e-4)]
+    steep = wrong[2] - wrong[1] > 0.5 * (wrong[1] - wrong[0])
+    return "probabilities" if gain > 0.02 or (steep and not gain < -0.02) else None
 
 
 def _probabilities(right: NDArray, p: float) -> NDArray:

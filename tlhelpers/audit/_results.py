@@ -1,5 +1,6 @@
 """What an audit gives: its findings, the table of the model's parts, the report of both."""
 
+import math
 import textwrap
 import tomllib
 from dataclasses import asdict, dataclass
@@ -160,7 +161,7 @@ def fault(
     text = texts()[code]
     why, mend = (text[key].format(**words) for key in ("why", "mend"))
     known: Any = severity or text.get("severity", "error")
-    number = None if measured is None else float(measured)
+    number = float(measured) if measured is not None and abs(measured) < math.inf else None
     return Finding(code, known, what, why, mend, text.get("see", GUIDE), number)
 
 

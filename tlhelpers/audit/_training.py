@@ -4,7 +4,6 @@ import contextlib
 import copy
 import functools
 import itertools
-import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,15 +27,16 @@ class Step:
 
     Attributes:
         moved: Ids of the variables that it moves.
-        change: Median over the kernels that it moves of the change, as a share of the kernel.
-        before: The loss of its images before it; NaN where unknown.
-        after: The loss of the same images after it; NaN where unknown.
+        change: Median over the kernels that it moves of the change, as a share of the kernel. It is ``None``
+            where it was not measured, like the next two.
+        before: The loss of its images before it.
+        after: The loss of the same images after it.
     """
 
     moved: set[int]
-    change: float = 0.0
-    before: float = math.nan
-    after: float = math.nan
+    change: float | None = None
+    before: float | None = None
+    after: float | None = None
 
 
 def optimizer_of(model: keras.Model) -> keras.Optimizer:
@@ -122,14 +122,15 @@ def make_step(model: keras.Model, x: Any, y: Any, weights: Any, prepare: Callabl
         before = values(model.weights)
         n = len(tree.flatten(x)[0])
         history = model.fit(x, y, sample_weight=weights, batch_size=n, shuffle=False, verbose=0).history
-        step = Step(moved_since(before), _change(before), float(history.get("loss", [math.nan])[0]))
+        step = Step(moved_since(before), change(before), *map(float, history.get("loss", [])[:1]))
         with contextlib.suppress(Exception):  # a model may compute its loss in its own way
             loss = model.compute_loss(x=x, y=y, y_pred=model(prepare(x), training=True))
             step.after = float(ops.convert_to_numpy(loss))
         return step
 
 
-def _change(before: list[tuple[keras.Variable, NDArray]]) -> float:
+def change(before: list[tuple[keras.Variable, NDArray]]) -> float:
+    """Returns the median over the kernels of the change since `values` saw them, as a share of the kernel."""
     changes = [
         np.linalg.norm(ops.convert_to_numpy(v) - old) / norm
         for v, old in before
@@ -208,7 +209,7 @@ def _peek(iterator: Any, steps: int) -> tuple[list[Any] | None, Any]:
     try:
         parts = [tf.data.Dataset.from_tensor_slices(b).batch(len(tree.flatten(b)[0])) for b in batches]
         again = functools.reduce(tf.data.Dataset.concatenate, parts)
-    except (TypeError, ValueError):  # there is no batch, or it has no rows
+    except Exception:  # there is no batch, or it has no rows, or it is sparse
         again = None
     if again is None or again.element_spec != spec:  # it must be of the same kind, or fit traces once more
         again = tf.data.Dataset.from_generator(lambda: iter(batches), output_signature=spec)  # slower

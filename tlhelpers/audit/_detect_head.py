@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,11 @@ PROBABILITIES = ("softmax", "sigmoid")
 CUT = ("relu", "relu6", "sigmoid")  # what takes half of a logit away from the activation above
 NARROW = 31  # relu units before as many classes or more, that are a bottleneck
 # Metrics that cut at 0.5 unless told otherwise.
+OTHER_METRICS = {
+    "why": "A metric counts by its own rule, whatever the loss does; for logits the border is 0, not 0.5.",
+    "mend": "For logits: keras.metrics.BinaryAccuracy(threshold=0.0), Precision(thresholds=0.0), "
+    "AUC(from_logits=True). Else metrics=['accuracy'], which finds its form by outputs and labels.",
+}
 AT_HALF = {"binaryaccuracy", "precision", "recall", "truepositives", "falsepositives", "binaryiou"}
 RARE = 400  # rows of one class alone, from which on the other one is not just rare
 MANY = 5  # rows for each output from which on a class that never occurs is no accident
@@ -73,7 +79,12 @@ def metric_threshold(facts: Facts) -> Iterator[Finding | str]:
         parts = [of_output(part, head.name, place) for part in parts] if head.name else parts
         for name, config in _metrics(parts):
             if (wrong := _wrong_metric(head, name, config)) is not None:
-                yield fault("metric-threshold", f"{head.where} {wrong}.", 0.5 if "0.5" in wrong else None)
+                found = fault("metric-threshold", f"{head.where} {wrong}.", 0.5 if "0.5" in wrong else None)
+                yield (
+                    found
+                    if name in ("accuracy", "acc") and "0.5" in wrong
+                    else replace(found, **OTHER_METRICS)
+                )
                 break
 
 

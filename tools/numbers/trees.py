@@ -12,10 +12,11 @@ from typing import Any
 
 PACKAGE = "tlhelpers"
 SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-# Decorators that do nothing but change what they decorate; any other one may register it somewhere.
+# Decorators that do nothing but change what they decorate (the last two are the auditor's: what a detector
+# needs); any other one may register it somewhere.
 PURE_DECORATORS = {
     "cache", "cached_property", "classmethod", "contextmanager", "dataclass", "lru_cache", "overload",
-    "property", "staticmethod", "total_ordering", "wraps",
+    "property", "staticmethod", "total_ordering", "wraps", "needs", "_harmless",
 }  # fmt: skip
 COMPUTED_IMPORTS = {"__import__", "import_module"}
 Import = ast.Import | ast.ImportFrom

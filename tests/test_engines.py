@@ -303,7 +303,6 @@ def test_without_the_extra_all_works_as_before(tmp_path: Path):
 def test_the_processor_is_known():
     """By name and by what it can."""
     assert _processor.name()
-    assert _processor.n_cores() >= 1
     if Path("/proc/cpuinfo").is_file():
         assert _processor.instructions()
 

@@ -21,7 +21,7 @@ from tlhelpers import backbones, data, features, finetune
 from tlhelpers import cache as disk
 from tlhelpers.app import cache_folder
 from tlhelpers.backbones import Backbone
-from tlhelpers.features import _graphs, _key, _onnx, _processor, _steps
+from tlhelpers.features import _graphs, _key, _onnx, _steps
 
 
 @pytest.fixture(autouse=True)
@@ -248,7 +248,7 @@ def test_steps_are_smaller_for_larger_images(tiny, ran):
 
 
 def test_steps_that_end_out_of_order_come_back_in_order(monkeypatch):
-    monkeypatch.setattr(_steps, "n_cores", lambda: 2)
+    monkeypatch.setattr(_steps, "cpu_count", lambda: 2)
     ended, order = [threading.Event() for _ in range(20)], []
 
     def even_after_odd(item):
@@ -266,9 +266,9 @@ def test_few_results_wait_for_a_slow_reader():
     items = (taken.append(item) or item for item in range(1000))
     work = _steps.in_threads(lambda item: started.append(item) or np.array([item]), items)
     next(work)
-    assert len(taken) <= 3 * _processor.n_cores() + 1
+    assert len(taken) <= 3 * _steps.cpu_count() + 1
     work.close()
-    assert len(started) <= len(taken) <= 3 * _processor.n_cores() + 1
+    assert len(started) <= len(taken) <= 3 * _steps.cpu_count() + 1
 
 
 def test_images_are_resized_outside_the_network(tiny):

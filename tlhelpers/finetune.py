@@ -103,7 +103,9 @@ def freeze(
             all other layers but BatchNorm become trainable.
 
     Raises:
-        ValueError: If no layer is named so, both ``up_to`` and ``blocks`` are given, or ``blocks`` is empty.
+        TypeError: If a beginning is no text.
+        ValueError: If no layer is named so, both ``up_to`` and ``blocks`` are given, or one of them is empty.
+            To train all layers but BatchNorm, call `freeze_batchnorm`.
 
     Example:
         >>> from tlhelpers import backbones, finetune
@@ -114,26 +116,14 @@ def freeze(
     """
     if blocks is not None and up_to is not None:
         raise ValueError("Give up_to or blocks, not both.")
-    if blocks is not None and not blocks:
-        raise ValueError(
-            "blocks is empty. To train all layers but BatchNorm, call freeze_batchnorm(backbone); "
-            "to freeze all, call freeze(backbone)."
-        )
-    names = (blocks,) if isinstance(blocks, str) else tuple(blocks or ())
-    leaves = list(layers.leaves(backbone.model))
-    for beginning in (*names, *(() if up_to is None else (up_to,))):
-        if not any(layers.begins(leaf.name, beginning) for leaf in leaves):
-            raise ValueError(
-                f"No layer of {backbone.name} has a name that begins with {beginning!r}. "
-                f"Its blocks: {', '.join(backbone.blocks)}."
-            )
+    chosen = leaves = list(layers.leaves(backbone.model))
     if up_to is not None:
-        last = max(i for i, leaf in enumerate(leaves) if layers.begins(leaf.name, up_to))
+        (lowest,) = layers.beginnings([up_to], "up_to", leaves)
+        last = max(i for i, leaf in enumerate(leaves) if layers.begins(leaf.name, lowest))
         chosen = leaves[: last + 1]
-    elif names:
+    if blocks is not None:
+        names = layers.beginnings(blocks, "blocks", leaves)
         chosen = [leaf for leaf in leaves if any(layers.begins(leaf.name, name) for name in names)]
-    else:
-        chosen = leaves
     _freeze_layers(backbone, chosen)
 
 
@@ -293,7 +283,9 @@ def predict(model: keras.Model, x: np.ndarray | data.ImageSequence, batch_size: 
     return np.concatenate(found)
 
 
-def small_cnn(image_size: int, n_classes: int, augmentation: keras.layers.Layer | None = None) -> keras.Model:
+def small_cnn(
+    image_size: int, n_classes: int, *, augmentation: keras.layers.Layer | None = None
+) -> keras.Model:
     """Builds a small convolutional network with random weights: the baseline that learns from scratch.
 
     Six convolutions of 24 to 96 filters in three stages, each with batch normalisation and ReLU, then the

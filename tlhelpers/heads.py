@@ -3,7 +3,7 @@
 Each is a `Head`: it predicts from features, and becomes a Keras layer that goes on a backbone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,9 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from tlhelpers import checks
 from tlhelpers.batches import fit_arguments
-
-# Inverse strengths of the L2 penalty that a linear probe tries, in scikit-learn's sense of C.
-PROBE_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+from tlhelpers.evaluation import PROBE_STRENGTHS
 
 
 class Head(Protocol):
@@ -305,13 +303,13 @@ def knn_head(
     f_val: np.ndarray,
     y_val: np.ndarray,
     *,
-    ks: Sequence[int] = (1, 5, 10, 20),
+    ks: int | Sequence[int] = (1, 5, 10, 20),
 ) -> KNNHead:
     """Classifies by the nearest training features; their number is chosen on the validation features.
 
     Args:
         f_train, y_train, f_val, y_val: As `mlp_head`.
-        ks: Numbers of neighbours to try; larger ones than there are training features are lowered to that.
+        ks: Number of neighbours, or several to try; at most as many as there are training features.
 
     Raises:
         ValueError: As `linear_probe`.
@@ -324,11 +322,12 @@ def knn_head(
         True
     """
     f_train, y_train, f_val, y_val = _checked(f_train, y_train, f_val, y_val)
-    if not len(ks):
+    numbers = [checks.whole(k, "ks") for k in (ks if isinstance(ks, Iterable) else [ks])]
+    if not numbers:
         raise ValueError("ks is empty. Give the numbers of neighbours to try.")
     f_unit, f_val = _unit(f_train), _unit(f_val)
     scores: dict[int, float] = {}
-    for k in sorted({min(checks.whole(k, "k"), len(f_unit)) for k in ks}):
+    for k in sorted({min(k, len(f_unit)) for k in numbers}):
         fitted = KNeighborsClassifier(k).fit(f_unit, y_train)
         scores[k] = float(np.mean(fitted.predict(f_val) == y_val))
     best = max(scores, key=lambda k: scores[k])

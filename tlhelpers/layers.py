@@ -6,7 +6,7 @@ import re
 import sys
 import types
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -33,6 +33,41 @@ def begins(name: str, beginning: str) -> bool:
     """
     rest = name[len(beginning) :]
     return name.startswith(beginning) and not (beginning[-1:].isdigit() and re.match(r"\d", rest))
+
+
+def beginnings(
+    given: str | Iterable[str], argument: str, parts: Sequence[keras.layers.Layer]
+) -> tuple[str, ...]:
+    """Returns beginnings of layers' names, one or several, as a tuple; each fits a layer.
+
+    Args:
+        given: One beginning, or several.
+        argument: Where they were given, for the message.
+        parts: The layers.
+
+    Raises:
+        TypeError: If one is no text.
+        ValueError: If there is none, or one is empty or fits no layer.
+
+    Example:
+        >>> import keras
+        >>> from tlhelpers import layers
+        >>> parts = [keras.layers.Dense(4, name="hidden"), keras.layers.Dense(2, name="head")]
+        >>> layers.beginnings("hid", "up_to", parts)
+        ('hid',)
+    """
+    found = (given,) if isinstance(given, str) else tuple(given)
+    if not found:
+        raise ValueError(f"{argument} is empty, expected the beginning of a layer's name, or several.")
+    for beginning in found:
+        if not isinstance(beginning, str):
+            raise TypeError(f"{argument} holds {beginning!r}, expected beginnings of layers' names.")
+        if not beginning or not any(begins(part.name, beginning) for part in parts):
+            named = ", ".join(part.name for part in parts if part.weights)
+            raise ValueError(
+                f"{argument}: no layer's name begins with {beginning!r}. The layers with weights: {named}."
+            )
+    return found
 
 
 def leaves(model: keras.Model) -> Iterator[keras.layers.Layer]:

@@ -96,7 +96,7 @@ class L2SP(keras.regularizers.Regularizer):
         return l2_sp([x], [self.start_weight], self.alpha)
 
 
-def mmd2(z: Tensor, u: Tensor, bandwidth: float | Sequence[float] = 1.0, unbiased: bool = True) -> Tensor:
+def mmd2(z: Tensor, u: Tensor, bandwidth: float | Sequence[float] = 1.0, *, unbiased: bool = True) -> Tensor:
     """Estimates the squared maximum mean discrepancy between two samples of features.
 
     Mean kernel value inside ``z``, plus the same inside ``u``, minus twice the mean between them. The kernel

@@ -62,9 +62,7 @@ class Recipe:
         checks.number(self.learning_rate, "learning_rate", above=True)
         checks.number(self.warmup, "warmup", 0, 1)
         checks.number(self.average, "average", 0, 1, below=True)
-        numbers = {"weight_decay": self.weight_decay, "l2_sp": self.l2_sp}
-        for name, value in (*numbers.items(), *self.rates.items(), *self.opens.items()):
-            checks.number(value, name)
+        _check_tables(self.rates, self.opens, weight_decay=self.weight_decay, l2_sp=self.l2_sp)
 
 
 def epochs_for(n_train: int) -> int:
@@ -164,13 +162,11 @@ def set_layer_rates(
             "Build it without weight_decay, and give weight_decay to set_layer_rates."
         )
     opens = opens or {}
-    for name, value in (("weight_decay", weight_decay), *rates.items(), *opens.items()):
-        checks.number(value, name)
+    _check_tables(rates, opens, weight_decay=weight_decay)
     parts = list(layers.leaves(model))
-    for beginning in (*rates, *opens):
-        if not any(layers.begins(part.name, beginning) for part in parts):
-            named = ", ".join(part.name for part in parts if part.weights)
-            raise ValueError(f"No layer's name begins with {beginning!r}. The layers with weights: {named}.")
+    for name, table in (("rates", rates), ("opens", opens)):
+        if table:
+            layers.beginnings(table, name, parts)
     group = {
         optimizer._var_key(variable): (_of(rates, part.name, 1.0), _of(opens, part.name, 0))
         for part in parts
@@ -214,6 +210,15 @@ def discriminative_rates(blocks: tuple[str, ...], factor: float) -> dict[str, fl
         raise TypeError(f"blocks is the text {blocks!r}, expected several names: ({blocks!r},).")
     checks.number(factor, "factor", above=True)
     return {block: factor**depth for depth, block in enumerate(reversed(blocks))}
+
+
+def _check_tables(rates: Any, opens: Any, **numbers: float) -> None:
+    for name, table in (("rates", rates), ("opens", opens)):
+        if not isinstance(table, Mapping):
+            raise TypeError(f"{name} is {table!r}, expected beginnings of layers' names with a number each.")
+        numbers = {**numbers, **{f"{name}[{key!r}]": value for key, value in table.items()}}
+    for name, value in numbers.items():
+        checks.number(value, name)
 
 
 def _of(table: Mapping[str, Any], name: str, otherwise: Any) -> Any:

@@ -226,7 +226,7 @@ def candidate(name: str, predicted: np.ndarray, ds: data.Dataset, seconds: float
 def _probe_model(backbone: Backbone, name: str, probe: heads.LinearProbe, n_classes: int) -> keras.Model:
     if name == "several depths":
         taps = features.multi_taps(backbone)
-        backbone = replace(backbone, model=features.tapped(backbone, taps, True))
+        backbone = replace(backbone, model=features.tapped(backbone, taps, pooled=True))
     return finetune.build_classifier(backbone, n_classes, probe.to_keras())
 
 

@@ -53,7 +53,7 @@ def html(
     """
     o = outcome
     error_as_trained, error = (
-        calibration.calibration_error(o.y_test, p, BINS) for p in (o.uncalibrated(), o.probabilities)
+        calibration.calibration_error(o.y_test, p, n_bins=BINS) for p in (o.uncalibrated(), o.probabilities)
     )
     chart, chart_in_words = _reliability_svg(o)
     return _template().render(
@@ -167,9 +167,9 @@ def _samples(o: Outcome, x_train: np.ndarray | data.ImageSequence) -> list[tuple
 def _reliability_svg(o: Outcome) -> tuple[str, str]:
     """The diagram as inline SVG whose colours follow the page's, and in words."""
     last = "as trained" if o.temperature == 1 else "with temperature"
-    curves = {last: calibration.reliability(o.y_test, o.probabilities, BINS)}
+    curves = {last: calibration.reliability(o.y_test, o.probabilities, n_bins=BINS)}
     if o.temperature != 1:
-        curves["as trained"] = calibration.reliability(o.y_test, o.uncalibrated(), BINS)
+        curves["as trained"] = calibration.reliability(o.y_test, o.uncalibrated(), n_bins=BINS)
     parts = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
     style: dict[str, Any] = dict.fromkeys(parts, _INK)
     style |= {"svg.fonttype": "none", "svg.hashsalt": "tlhelpers", "font.size": 11}

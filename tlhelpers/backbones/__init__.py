@@ -1,5 +1,6 @@
 """Pretrained backbones behind one call: raw RGB in, pooled features out, preprocessing inside the model."""
 
+import importlib.util
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ import keras
 import numpy as np
 
 from tlhelpers import downloads, layers
+from tlhelpers.backbones import _kerashub
 from tlhelpers.backbones import efficientnet_lite as lite
 
 # family module of keras.applications -> (model name -> default input size in pixels)
@@ -66,7 +68,7 @@ class Backbone:
         image_size: Side of the square input, in pixels.
         model: Raw RGB, 0..255, uint8 or float32, ``(n, image_size, image_size, 3)`` -> features
             ``(n, n_features)`` float32. The family's own preprocessing is inside.
-        weights: ``"imagenet"``, ``"random"``, or the path of the file that they came from.
+        weights: ``"imagenet"``, ``"random"``, the preset, or the path of the file that they came from.
     """
 
     name: str
@@ -86,7 +88,8 @@ class Backbone:
         From the input to the output, such as ``("stem_", "block1", "block2", ...)``. How well this divides a
         network depends on its authors: VGG, ResNet, EfficientNet, MobileNetV2 and Xception name their blocks.
         """
-        named = (re.match(r"[A-Za-z]*_?\d*", layer.name) for layer in self.model.layers if layer.weights)
+        parts = layers.leaves(self.model)
+        named = (re.match(r"[A-Za-z]*_?\d*", layer.name) for layer in parts if layer.weights)
         return tuple(dict.fromkeys(match[0] for match in named if match))
 
     def fingerprint(self) -> str:
@@ -108,7 +111,7 @@ class Backbone:
 
 
 def names() -> list[str]:
-    """Returns the names that `load` takes.
+    """Returns the names that `load` takes beside KerasHub's presets.
 
     Example:
         >>> from tlhelpers import backbones
@@ -120,6 +123,7 @@ def names() -> list[str]:
 
 def load(
     name: str = "efficientnet_lite0",
+    *,
     image_size: int | None = None,
     weights: str | Path | None = "imagenet",
     top: bool = False,
@@ -127,12 +131,15 @@ def load(
     """Loads a backbone.
 
     Args:
-        name: One of `names`, for example ``"efficientnet_lite0"``, ``"vgg16"``, ``"resnet50"``.
+        name: One of `names`, for example ``"efficientnet_lite0"``, ``"vgg16"``, ``"resnet50"``; or, where the
+            extra ``hub`` is installed, a preset of KerasHub for images: ViT, DeiT, DINOv2 and v3, CLIP's
+            image tower, or a convolutional network; by its name, such as ``"dinov2_small"``, its address, or
+            the folder that holds it.
         image_size: Side of the square input in pixels; ``None`` takes the size of the original training.
-        weights: ``"imagenet"``; a path to a weights file (``.pth`` for a Lite network, ``.h5`` or
-            ``.weights.h5`` for the others); or ``None`` for random weights.
+        weights: ``"imagenet"`` (of KerasHub the preset's own); a path to a weights file (``.pth`` for a Lite
+            network, ``.h5`` or ``.weights.h5`` for the others); or ``None`` for random weights.
         top: Whether to keep the 1,000-class layer of ImageNet, so that the model gives class scores, not
-            features.
+            features. KerasHub's presets have none here.
 
     Raises:
         ValueError: If there is no such backbone, or the size is too small for it.
@@ -144,22 +151,23 @@ def load(
         >>> backbone.n_features, backbone.weights
         (1280, 'imagenet')
     """
-    if name not in names():
-        raise ValueError(f"There is no backbone {name!r}. Choose one of: {', '.join(names())}.")
     if weights not in ("imagenet", None) and not Path(str(weights)).is_file():
         raise WeightsUnavailableError(
             f"There is no weights file {weights}. "
             "Give the path of a file, 'imagenet', or None for random weights."
         )
-    default_size = lite.VARIANTS[name][2] if name in lite.VARIANTS else _REGISTRY[name][2]
-    size = default_size if image_size is None else image_size
-    if not isinstance(size, int | np.integer) or size < 32:
-        raise ValueError(f"image_size must be a whole number of at least 32 pixels, not {size!r}.")
-    size = int(size)
+    if image_size is not None and (not isinstance(image_size, int | np.integer) or image_size < 32):
+        raise ValueError(f"image_size must be a whole number of at least 32 pixels, not {image_size!r}.")
+    size = None if image_size is None else int(image_size)
+    source = "random" if weights is None else str(weights)
+    if name not in names():
+        network = _load_preset(name, size, weights, top)
+        return Backbone(
+            str(name), network.input_shape[1], network, str(name) if weights == "imagenet" else source
+        )
+    size = size or (lite.VARIANTS[name][2] if name in lite.VARIANTS else _REGISTRY[name][2])
     build = _load_lite if name in lite.VARIANTS else _load_application
-    return Backbone(
-        name, size, build(name, size, weights, top), "random" if weights is None else str(weights)
-    )
+    return Backbone(name, size, build(name, size, weights, top), source)
 
 
 def shortened(backbone: Backbone, kept: int) -> Backbone:
@@ -211,8 +219,32 @@ def _load_lite(name: str, size: int, weights: str | Path | None, top: bool) -> k
     return model
 
 
+def _load_preset(name: str, size: int | None, weights: str | Path | None, top: bool) -> keras.Model:
+    known = f"Choose one of: {', '.join(names())}"
+    if importlib.util.find_spec("keras_hub") is None:
+        raise ValueError(
+            f'There is no backbone {name!r}. {known}. KerasHub\'s presets need: pip install "tlhelpers[hub]".'
+        )
+    keras_hub = importlib.import_module("keras_hub")  # takes seconds, so only where its preset is asked for
+
+    if not _kerashub.is_preset(keras_hub, str(name)):
+        raise ValueError(f"There is no backbone {name!r}. {known}; or a preset of KerasHub, or its folder.")
+    if top:
+        raise ValueError(f"{name!r} is a preset of KerasHub, without a class layer here: leave out top.")
+    try:
+        return _kerashub.load(keras_hub, str(name), size, weights)
+    except OSError as error:  # no network, as each download says it
+        raise WeightsUnavailableError(
+            f"KerasHub's preset {name!r} is not on this machine and could not be downloaded ({error}). "
+            "Go online once, or give the folder of a preset."
+        ) from error
+
+
 def preprocessing(name: str) -> Callable:
     """Returns a family's preprocessing: RGB 0..255 ``(n, h, w, 3)`` float -> what its weights expect.
+
+    Raises:
+        ValueError: If ``name`` is none of `names`.
 
     Example:
         >>> import numpy as np
@@ -223,6 +255,8 @@ def preprocessing(name: str) -> Callable:
     """
     if name in lite.VARIANTS:
         return lambda x: (x - 127.0) / 128.0
+    if name not in _REGISTRY:
+        raise ValueError(f"There is no backbone {name!r}. Choose one of: {', '.join(names())}.")
     family = _REGISTRY[name][0]
     # Keras' own function holds tensors, which make the graph unfit for export; arrays become constants in it.
     if family in ("resnet", "vgg16", "vgg19"):

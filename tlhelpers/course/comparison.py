@@ -87,7 +87,7 @@ def scratch(s: Setting) -> Fitted:
     One of `METHODS`: see `accuracy`.
     """
     shift = keras.layers.RandomTranslation(0.1, 0.1, fill_mode="reflect")
-    model = finetune.small_cnn(s.ds.x_train.shape[1], s.ds.n_classes, s.mirror(shift))
+    model = finetune.small_cnn(s.ds.x_train.shape[1], s.ds.n_classes, augmentation=s.mirror(shift))
     recipe = replace(s.recipe, epochs=SCRATCH_PASSES * s.recipe.epochs, learning_rate=1e-2)
     finetune.fine_tune(model, s.ds, recipe)
     return _whole(model)

@@ -21,7 +21,6 @@ class Profile:
         epochs: Epochs of fine-tuning.
         learning_rate: Highest rate of fine-tuning. ``smoke`` takes so few steps that a usual rate would only
             do damage.
-        scratch_epochs: Epochs of the small network that is trained from scratch.
         seeds: Seeds of a claim. A seed draws the split, the initial weights and the order of the batches.
         backbone: Name of the pretrained network, as `tlhelpers.backbones.load` takes it.
     """
@@ -34,7 +33,6 @@ class Profile:
     image_size: int
     epochs: int
     learning_rate: float
-    scratch_epochs: int
     seeds: tuple[int, ...]
     backbone: str = "efficientnet_lite0"
 
@@ -42,9 +40,9 @@ class Profile:
 # The sizes of `smoke` are multiples of the batches of 32 and 64: a shorter last batch would have TensorFlow
 # build each graph a second time, which takes longer there than the training.
 PROFILES = {
-    "smoke": Profile("smoke", "digits", 320, 128, 320, 48, 1, 1e-4, 5, (0,)),
-    "laptop": Profile("laptop", "cifar10", 5000, 1000, 2000, 96, 3, 1e-3, 25, (0, 1, 2)),
-    "gpu": Profile("gpu", "cifar10", None, 5000, None, 160, 10, 1e-3, 100, (0, 1, 2)),
+    "smoke": Profile("smoke", "digits", 320, 128, 320, 48, 1, 1e-4, (0,)),
+    "laptop": Profile("laptop", "cifar10", 5000, 1000, 2000, 96, 3, 1e-3, (0, 1, 2)),
+    "gpu": Profile("gpu", "cifar10", None, 5000, None, 160, 10, 1e-3, (0, 1, 2)),
 }
 
 

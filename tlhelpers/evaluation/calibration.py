@@ -47,7 +47,7 @@ class CalibrationError:
     ceiling: float
 
 
-def reliability(y: np.ndarray, proba: np.ndarray, n_bins: int = 15) -> Reliability:
+def reliability(y: np.ndarray, proba: np.ndarray, *, n_bins: int = 15) -> Reliability:
     """Sorts images by the confidence of their prediction, the largest probability, into bins of equal width.
 
     Args:
@@ -77,7 +77,7 @@ def reliability(y: np.ndarray, proba: np.ndarray, n_bins: int = 15) -> Reliabili
 
 
 def calibration_error(
-    y: np.ndarray, proba: np.ndarray, n_bins: int = 15, draws: int = 1000, seed: int = 0
+    y: np.ndarray, proba: np.ndarray, *, n_bins: int = 15, draws: int = 1000, seed: int = 0
 ) -> CalibrationError:
     """Computes the expected calibration error (Guo et al., 2017), and its bias by simulation.
 

@@ -11,7 +11,7 @@ from tlhelpers import checks
 _LOG_RATIOS = np.linspace(np.log(1e-10), np.log(1e10), 161)
 
 
-def h_score(f: np.ndarray, y: np.ndarray, shrinkage: bool = False) -> float:
+def h_score(f: np.ndarray, y: np.ndarray, *, shrinkage: bool = False) -> float:
     """Computes the H-score (Bao et al., 2019): how much of the features' spread lies between the classes.
 
     ``trace(C^-1 B)`` with the covariance C of the features and the covariance B of their class means. It
@@ -49,7 +49,7 @@ def h_score(f: np.ndarray, y: np.ndarray, shrinkage: bool = False) -> float:
     return float(np.sum(_class_means(u, y) ** 2))
 
 
-def by_chance(f: np.ndarray, y: np.ndarray, orders: int = 200) -> float:
+def by_chance(f: np.ndarray, y: np.ndarray, *, orders: int = 200) -> float:
     """Computes how often labels in random order fit the features as well as the order that they have.
 
     Of two measures the smaller share: how often the nearest neighbour has the same label, and how well a

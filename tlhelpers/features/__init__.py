@@ -163,7 +163,7 @@ def _features(
     _check_engine(engine, calibration)
     _check_images(x)
     names = _names(backbone, taps)
-    model = tapped(backbone, names, pooled)
+    model = tapped(backbone, names, pooled=pooled)
     row_shape = tuple(model.output.shape[1:])
     dtype = np.dtype(np.float32 if pooled else np.float16)
     if len(x) == 0:
@@ -312,8 +312,16 @@ def _places(backbone: Backbone, names: tuple[str, ...]) -> list[int]:
     return [position[name] for name in names]
 
 
-def tapped(backbone: Backbone, names: tuple[str, ...], pooled: bool) -> keras.Model:
+def tapped(backbone: Backbone, taps: str | Sequence[str], *, pooled: bool) -> keras.Model:
     """Returns the network from images to the outputs of the taps; it shares the backbone's weights.
+
+    Args:
+        backbone: As for `extract`.
+        taps: As for `extract`.
+        pooled: As for `extract`.
+
+    Raises:
+        ValueError: As `extract`.
 
     Example:
         >>> from tlhelpers import backbones, features
@@ -321,7 +329,7 @@ def tapped(backbone: Backbone, names: tuple[str, ...], pooled: bool) -> keras.Mo
         >>> features.tapped(backbone, ("block2a_project_bn", "last"), pooled=True).output_shape
         (None, 1304)
     """
-    model = backbone.model
+    model, names = backbone.model, _names(backbone, taps)
     if names == ("last",) and pooled:
         return model
     outputs = [model.output if name == "last" else model.get_layer(name).output for name in names]

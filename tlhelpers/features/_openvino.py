@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from joblib import cpu_count
 
 from tlhelpers.extras import extra
 from tlhelpers.features import _graphs, _onnx, _processor
@@ -126,7 +127,7 @@ def session(graph: bytes, precision: str = "f32") -> _graphs.Run:
     # Pixels become float32 in the graph: no copy of four times their size.
     prepared = openvino.preprocess.PrePostProcessor(model)
     prepared.input().tensor().set_element_type(openvino.Type.u8)
-    cores = _processor.n_cores()
+    cores = cpu_count()
     settings = {
         "INFERENCE_PRECISION_HINT": precision,
         "PERFORMANCE_HINT": "THROUGHPUT",

@@ -1,6 +1,5 @@
 """What computes: the processor's name, its instruction sets, and the cores that this process may use."""
 
-import os
 import platform
 from pathlib import Path
 
@@ -14,11 +13,6 @@ def instructions() -> set[str] | None:
     """Returns the instruction sets, as the system calls them; ``None`` where it does not list them."""
     found = _listed("flags") or _listed("Features")
     return set(found.split()) if found else None
-
-
-def n_cores() -> int:
-    """Returns the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _listed(field: str) -> str:

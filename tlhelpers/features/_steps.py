@@ -8,13 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
-
-from tlhelpers.features._processor import n_cores
+from joblib import cpu_count
 
 
 def in_threads(function: Callable[[int], np.ndarray], items: Sequence[int]) -> Iterator[np.ndarray]:
     """Yields ``function(item)`` in the order of the items; a thread a core works, and few results wait."""
-    cores = n_cores()
+    cores = cpu_count()
     with ThreadPoolExecutor(cores) as pool:
         waiting: deque = deque()
         try:

@@ -13,17 +13,14 @@ from multiprocessing import get_context, parent_process
 from types import ModuleType
 from typing import Any
 
+from joblib import cpu_count
+
 from tlhelpers.scale._worker import Shard, Worker
 
 _DEATHS = 2  # of workers that had a shard alone: then it is given up
 _DEADLY = 3  # shards that are given up: then something else is wrong
 
 _worker: Worker  # of this process, where it is one of `local`
-
-
-def cores() -> int:
-    """Returns the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def local(worker: Worker, shards: list[Shard], workers: int | None, address: str | None) -> Iterator[Shard]:
@@ -38,7 +35,7 @@ def local(worker: Worker, shards: list[Shard], workers: int | None, address: str
     waiting, suspects, deadly = deque(shards), deque[Shard](), deque[Shard]()
     deaths = Counter[str]()
     while (waiting or suspects) and len(deadly) < _DEADLY:
-        todo, n = (suspects, 1) if suspects else (waiting, min(workers or cores(), len(waiting)))
+        todo, n = (suspects, 1) if suspects else (waiting, min(workers or cpu_count(), len(waiting)))
         flying: dict[futures.Future, Shard] = {}
         pool = futures.ProcessPoolExecutor(n, get_context("spawn"), _begin, (worker,))
         with suppress(futures.BrokenExecutor), pool:
@@ -95,7 +92,7 @@ def on_ray(worker: Worker, shards: list[Shard], n: int | None, address: str | No
     import ray
     from ray.util import ActorPool
 
-    here = {"num_cpus": n or cores(), "object_store_memory": 1 << 28, "include_dashboard": False}
+    here = {"num_cpus": n or cpu_count(), "object_store_memory": 1 << 28, "include_dashboard": False}
     where: dict[str, Any] = {"address": address} if address else here
     own = not ray.is_initialized()
     with ray.init(**where, log_to_driver=False, logging_level=logging.ERROR) if own else nullcontext():

@@ -72,7 +72,7 @@ def examine(found: dict) -> None:
 
 def test_the_core_is_imported_where_no_extra_is_installed(tmp_path: Path) -> None:
     """Whatever an extra brings passes for not installed; the backend and what Keras needs work on."""
-    modules = set().union(*map(brought_by, ("app", "tuning", "openvino", "parquet", "ray")))
+    modules = set().union(*map(brought_by, ("app", "tuning", "openvino", "parquet", "ray", "hub")))
     assert {"jinja2", "matplotlib", "onnx", "onnxruntime", "optuna", "psutil", "rich", "tensorflow"} < modules
     env = {**os.environ, "PYTHONPATH": str(ROOT), "TLHELPERS_CACHE": str(tmp_path)}
     command = [sys.executable, str(SCRIPT), *sorted(modules)]

@@ -152,10 +152,10 @@ def test_binder_installs_what_chapters_need() -> None:
 def test_locks_and_project_agree() -> None:
     """Each dependency of the package, extras included, is in each lock (TensorFlow as its CPU build).
 
-    Ray is too large for that: the weekly job installs it.
+    Ray and KerasHub are too large for that: the weekly job installs them.
     """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = [extra for name, extra in project["optional-dependencies"].items() if name != "ray"]
+    extras = [extra for name, extra in project["optional-dependencies"].items() if name not in ("hub", "ray")]
     found = [*project["dependencies"], *(d for extra in extras for d in extra)]
     names = {re.split(r"[\[<>=~! ]", d)[0].lower() for d in found} - {"tlhelpers"}
     wanted = {"tensorflow-cpu" if name == "tensorflow" else name for name in names}

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from tlhelpers import data
-from tlhelpers.data import _image_files, _splits
+from tlhelpers.data import _image_files, _splits, _tells
+from tlhelpers.data._scan import Look
 
 
 def have_cifar10() -> bool:
@@ -800,6 +801,57 @@ class TestCifar10:
     def test_more_than_there_is(self):
         with pytest.raises(ValueError, match="10,000 test images"):
             data.load("cifar10", n_test=10_001)
+
+
+def test_how_much_memory_is_free_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the unit of what is asked for; and what fits is not refused."""
+    psutil = pytest.importorskip("psutil", reason="psutil comes with the extra app")
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: types.SimpleNamespace(available=3 * 2**30))
+    with pytest.raises(_image_files.DataError, match=r"take 6\.0 GiB and 3\.0 GiB"):
+        _image_files._check_memory(6 * 2**30, "here")
+    _image_files._check_memory(3 * 2**30, "here")
+
+
+def test_files_are_watched_only_inside_the_block(tmp_path: Path) -> None:
+    """A changed file is refused while features are computed, and read as it is before and after."""
+    for i in range(20):
+        (tmp_path / str(i % 2)).mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8), (i, 9 * i, 0)).save(tmp_path / str(i % 2) / f"{i}.png")
+    x = data.load(str(tmp_path), lazy=True).x_train
+    x.digest()
+    with x.unchanged():
+        before = x[:]
+    for path in tmp_path.rglob("*.png"):
+        Image.new("RGB", (8, 8), (250, 250, 250)).save(path)
+    assert not np.array_equal(x[:], before)
+    with x.unchanged(), pytest.raises(data.DataError, match="changed"):
+        x[:]
+
+
+def seen(*thumbnails: np.ndarray) -> dict[str, Look]:
+    """Return looks at pictures that differ in nothing but their thumbnails."""
+    looks = (
+        Look(bytes([i]), (32, 32), i, x.astype(np.float32), None, False) for i, x in enumerate(thumbnails)
+    )
+    return {f"{i}.png": look for i, look in enumerate(looks)}
+
+
+@pytest.mark.parametrize(
+    ("x", "empty"),
+    [
+        (np.linspace(0, 23, 192).reshape(8, 8, 3), True),
+        (np.linspace(0, 24, 192).reshape(8, 8, 3), False),
+        (np.linspace(200, 203, 64).reshape(8, 8, 1) * np.ones(3), True),
+        (np.linspace(200, 204, 64).reshape(8, 8, 1) * np.ones(3), False),
+        (np.ones((8, 8, 3)) * (0, 128, 255), True),  # of one colour, though its channels differ
+    ],
+)
+def test_pictures_that_show_next_to_nothing_are_noted(x: np.ndarray, empty: bool) -> None:
+    """Nearly black, or of one colour; and only where they are many."""
+    rich = np.linspace(0, 255, 192).reshape(8, 8, 3)
+    assert bool(_tells.odd_files(seen(x, x, x, rich))) == empty
+    assert not _tells.odd_files(seen(x, x, rich, rich))
+    assert not _tells.odd_files(seen(*[x] * 3, *[rich] * 28))
 
 
 def test_without_psutil_nobody_knows_how_much_memory_is_free(monkeypatch: pytest.MonkeyPatch) -> None:

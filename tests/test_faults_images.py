@@ -140,6 +140,11 @@ FILES: dict[str, tuple[str, Callable[[], bytes], str]] = {
         lambda: without_interval(jpeg(restart_marker_rows=1)),
         ENDS + "a part from the middle is missing",
     ),
+    "a JPEG file with filling before a mark that lacks a restart interval": (
+        "x.jpg",
+        lambda: without_interval(jpeg(restart_marker_rows=1)).replace(b"\xff\xdb", b"\xff\xff\xff\xdb", 1),
+        ENDS + "a part from the middle is missing",
+    ),
     "a JPEG file with a mark in the middle": (
         "x.jpg",
         lambda: middle(jpeg(), lambda piece: b"\xff\x5a" + piece[2:]),

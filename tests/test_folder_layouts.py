@@ -157,6 +157,18 @@ REFUSED = {
     "training images without classes": ("train:5 test/a:5 test/b:5", "train/ holds no class folders"),
     "no classes at all": ("train:5 test:5", "train/ holds no class folders"),
     "two spellings in one split": ("Daisy:5 daisy:5 iris:5", "differ only in spelling"),
+    "splits inside of classes, and pictures beside them": (
+        "a/train:5 a/test:2 a:1 b/train:5 b/test:2",
+        "--classes-from 2",
+    ),
+    "splits inside of classes, and another folder": (
+        "a/train:5 a/test:2 a/rest:2 b/train:5 b/test:2",
+        "--classes-from 2",
+    ),
+    "splits inside of classes, without one to train on": (
+        "a/test:5 a/val:2 b/val:3 b/test:2",
+        "--classes-from 2",
+    ),
     "nothing": ("", "no class folders"),
     "images alone": ("a.jpg b.jpg", "no class folders"),
     "one class": ("a:5", "only one class folder"),
@@ -423,6 +435,14 @@ def test_tables_of_splits_are_taken_together():
 def test_labels_may_stand_in_a_text_file():
     found = sort(FLAT, None, {"list.txt": "".join(f"train/{a}.jpg {b}\n" for a, b in ROWS)})
     assert counts(found) == {"train": "cat:3 dog:3"}
+
+
+def test_a_text_file_far_below_is_not_taken_for_labels():
+    """In the folder or one below it may be a list of labels; deeper lie other things."""
+    text = "".join(f"train/{a}.jpg {b}\n" for a, b in ROWS)
+    assert counts(sort(FLAT, None, {"lists/list.txt": text})) == {"train": "cat:3 dog:3"}
+    with pytest.raises(DataError):
+        sort(FLAT, None, {"lists/old/list.txt": text})
 
 
 def test_a_column_of_splits_that_says_too_little_is_not_used_in_silence():

@@ -136,6 +136,8 @@ def test_confusion_shows_the_most_frequent_errors_with_words():
     assert len(sizes) == 6
     images = re.findall(r'<img src="data:image/jpeg;base64,([^"]+)" alt="([^"]+)"', matrix._repr_html_())
     assert len(images) == 36
+    for count, words in re.findall(r": (\d+) images?([^<]*)</summary>", matrix._repr_html_()):
+        assert words == (", 6 shown" if int(count) > 6 else "")
     for text, alt in images:
         true, taken, index = re.fullmatch(r"(\w), taken for (\w): image (\d+)", alt).groups()
         assert "abc"[y[int(index)]] == true != taken == "abc"[predicted[int(index)]]

@@ -25,7 +25,7 @@ def load(preset: str | Path, *, image_size: int | None = None, pretrained: bool 
         pretrained: Whether to take the preset's weights; else they are random.
 
     Raises:
-        MissingExtraError: If KerasHub is not installed.
+        ImportError: If KerasHub is not installed.
         ValueError: If there is no such preset, it does not take this size, or its output is not known here.
         WeightsUnavailableError: If the preset is neither here nor to be downloaded.
 

@@ -65,6 +65,8 @@ QUERIES = {
     "hyperparameter search": "notebooks/10_tuning",
     "domain adaptation": "book/related_learning",
     "lora": "notebooks/16_sentences",
+    "parameter-efficient": "notebooks/15_few_parameters",
+    "cutmix": "notebooks/15_few_parameters",
     "text classification": "notebooks/16_sentences",
     "negative transfer": "notebooks/13_choosing_the_source",
     "homework": "book/instructors",

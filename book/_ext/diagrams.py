@@ -38,6 +38,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "notebooks/04_feature_based": ("notebooks/01_first_result",),
     "notebooks/04b_listings": ("notebooks/03_model_based", "notebooks/04_feature_based"),
     "notebooks/14_your_own_images": ("notebooks/03_model_based", "notebooks/04_feature_based"),
+    "notebooks/15_few_parameters": ("notebooks/03_model_based", "notebooks/04_feature_based"),
     "notebooks/16_sentences": ("notebooks/03_model_based", "notebooks/04_feature_based"),
     "notebooks/22_seeing": ("notebooks/03_model_based", "notebooks/04_feature_based"),
     "notebooks/23_robustness": ("notebooks/03_model_based", "notebooks/04_feature_based"),
@@ -243,9 +244,9 @@ def path() -> Picture:
         ),
         (
             "- related_learning taxonomy - - 05_transferability_of_layers 06_freezing "
-            "07_learning_rates 08_comparison 09_vgg16 16_sentences 22_seeing 23_robustness",
-            "-|Neighbours|Map of kinds|-|-|Layers|Freezing|Learning rates|Comparison|VGG16|Sentences|Seeing|"
-            "Robustness",
+            "07_learning_rates 08_comparison 09_vgg16 15_few_parameters 16_sentences 22_seeing 23_robustness",
+            "-|Neighbours|Map of kinds|-|-|Layers|Freezing|Learning rates|Comparison|VGG16|Few parameters|"
+            "Sentences|Seeing|Robustness",
         ),
     )
     places: dict[str, Point] = {}
@@ -264,7 +265,7 @@ def path() -> Picture:
         for page, wanted in needs.items():
             indirect = {far for near in wanted for far in all_needs(near)}
             parts += [between(places[w], places[page], kind) for w in wanted if w not in indirect]
-    return 904, [*parts, *boxes, text(0, 898, "Bold border: to run. Dashed: helps.", "quiet", "start")]
+    return 970, [*parts, *boxes, text(0, 964, "Bold border: to run. Dashed: helps.", "quiet", "start")]
 
 
 def all_needs(page: str) -> set[str]:

@@ -68,6 +68,8 @@ QUERIES = {
     "text classification": "notebooks/16_sentences",
     "negative transfer": "notebooks/13_choosing_the_source",
     "homework": "book/instructors",
+    "distillation": "notebooks/18_compression",
+    "pruning": "notebooks/18_compression",
     "grad-cam": "notebooks/22_seeing",
     "spurious correlation": "notebooks/22_seeing",
     "adversarial attack": "notebooks/23_robustness",

@@ -39,6 +39,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "notebooks/04b_listings": ("notebooks/03_model_based", "notebooks/04_feature_based"),
     "notebooks/14_your_own_images": ("notebooks/03_model_based", "notebooks/04_feature_based"),
     "notebooks/16_sentences": ("notebooks/03_model_based", "notebooks/04_feature_based"),
+    "notebooks/18_compression": ("notebooks/03_model_based", "notebooks/04_feature_based"),
     "notebooks/22_seeing": ("notebooks/03_model_based", "notebooks/04_feature_based"),
     "notebooks/23_robustness": ("notebooks/03_model_based", "notebooks/04_feature_based"),
     "book/speed": ("notebooks/04_feature_based",),
@@ -243,8 +244,9 @@ def path() -> Picture:
         ),
         (
             "- related_learning taxonomy - - 05_transferability_of_layers 06_freezing "
-            "07_learning_rates 08_comparison 09_vgg16 16_sentences 22_seeing 23_robustness",
-            "-|Neighbours|Map of kinds|-|-|Layers|Freezing|Learning rates|Comparison|VGG16|Sentences|Seeing|"
+            "07_learning_rates 08_comparison 09_vgg16 16_sentences 18_compression "
+            "22_seeing 23_robustness",
+            "-|Neighbours|Map of kinds|-|-|Layers|Freezing|Learning rates|Comparison|VGG16|Sentences|Compression|Seeing|"
             "Robustness",
         ),
     )
@@ -264,7 +266,7 @@ def path() -> Picture:
         for page, wanted in needs.items():
             indirect = {far for near in wanted for far in all_needs(near)}
             parts += [between(places[w], places[page], kind) for w in wanted if w not in indirect]
-    return 904, [*parts, *boxes, text(0, 898, "Bold border: to run. Dashed: helps.", "quiet", "start")]
+    return 970, [*parts, *boxes, text(0, 964, "Bold border: to run. Dashed: helps.", "quiet", "start")]
 
 
 def all_needs(page: str) -> set[str]:

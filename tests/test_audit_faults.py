@@ -303,12 +303,96 @@ def with_loss(loss, n: int = 1, end: str | None = None) -> keras.Model:
     return compiled(good(n, end), loss, metrics=[])
 
 
+def loaded(name: str, frozen: bool = True) -> keras.Model:
+    """A base whose kernels were loaded, but for one."""
+    base = known()
+    for layer in base.layers:
+        if hasattr(layer, "kernel") and layer.name != name:
+            layer.kernel.assign(layer.kernel * 0.9 + 1e-3)
+    base.trainable = not frozen
+    for layer in base.layers:
+        layer.trainable = not frozen and layer.name == name
+    return compiled(head(base))
+
+
+def two_dense(frozen: int, trained: bool = False) -> keras.Model:
+    """A head of two layers; one of the last two is frozen."""
+    image = keras.Input((32, 32, 3))
+    x = layers.GlobalAveragePooling2D()(unknown()(scaled(image)))
+    model = keras.Model(image, layers.Dense(2)(layers.Dense(64, activation="relu")(x)))
+    layer = model.layers[frozen]
+    layer.kernel.assign(layer.kernel * (0.9 if trained else 1))
+    layer.trainable = False
+    return compiled(model)
+
+
+class TwoBases(keras.Model):
+    """Has two networks, and uses one or both."""
+
+    def __init__(self, both: bool) -> None:
+        super().__init__()
+        self.first, self.second, self.both = unknown(), unknown(), both
+        self.pool, self.last = layers.GlobalAveragePooling2D(), layers.Dense(2)
+
+    def call(self, x):
+        x = scaled(x)
+        x = self.first(x) + self.second(x) if self.both else self.first(x)
+        return self.last(self.pool(x))
+
+
+class OwnStep(TwoBases):
+    """Uses the second one in its training step."""
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        apart = ops.mean(ops.square(self.second(scaled(x)) - self.first(scaled(x))))
+        return super().compute_loss(x, y, y_pred, sample_weight) + 1e-6 * apart
+
+
+def called(model: keras.Model) -> keras.Model:
+    model(X[:2].astype("float32"))
+    return compiled(model)
+
+
+def flipped(training: bool | None) -> keras.Model:
+    """A mirror in the graph of the model."""
+    mirror = layers.RandomFlip("horizontal")
+    return compiled(head(unknown(), before=lambda x: scaled(mirror(x, training=training))))
+
+
+class Epochs(keras.utils.PyDataset):
+    """Another order after each epoch, or the same."""
+
+    def __init__(self, shuffles: bool) -> None:
+        super().__init__()
+        self.rows, self.rng, self.shuffles = np.arange(16), np.random.default_rng(0), shuffles
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> tuple:
+        rows = self.rows[index * 8 : index * 8 + 8]
+        return X_VAL[rows], Y_VAL[rows]
+
+    def on_epoch_end(self) -> None:
+        """Changes the order in place."""
+        if self.shuffles:
+            self.rng.shuffle(self.rows)
+
+
+def some_black(of_one_class: bool) -> tuple:
+    """Of 48 images, six are black."""
+    x = X.copy()
+    x[np.flatnonzero(Y == 1)[:6] if of_one_class else np.arange(6)] = 0
+    return x, Y
+
+
 BINARY = keras.losses.BinaryCrossentropy(from_logits=True)
 MASK = (X[:, ::2, ::2].mean(-1) > 110).astype("int32")
 NAN = np.where(np.arange(48)[:, None, None, None] == 3, np.nan, X.astype("float32"))
 BRIGHT = np.clip(X[:8].astype(int) + 25, 0, 255).astype("uint8")
 ONE_COLOUR = np.zeros_like(X) + np.arange(48, dtype="uint8")[:, None, None, None]
 SORTED = np.sort(Y)
+ORDERS = [np.random.default_rng(seed).permutation(8) for seed in range(6)]
 
 # Detector, code, what is planted: a model and the sets.
 FAULTS = {
@@ -491,6 +575,46 @@ FAULTS = {
     "too many outputs": ("outputs_and_labels", "outputs-many", lambda: (compiled(good(5)), (X, Y))),
     "momentum": ("large_rate", "rate-large", lambda: (tuned(optimizers.SGD(0.05, momentum=0.9)), (X, Y))),
     "a rate that is measured": ("large_rate", "rate-large", lambda: (tuned(optimizers.Adagrad(0.5)), (X, Y))),
+    "a frozen head": ("head_frozen", "head-frozen", lambda: (two_dense(-1), (X, Y))),
+    "a frozen layer below the last": ("head_frozen", "head-frozen", lambda: (two_dense(-2), (X, Y))),
+    "a first convolution that was not loaded": (
+        "base_random",
+        "base-partly",
+        lambda: (loaded("Conv1"), (X, Y)),
+    ),
+    "a network that is not used": ("base_unused", "base-unused", lambda: (called(TwoBases(False)), (X, Y))),
+    "one batch again and again": (
+        "batches_repeat",
+        "batches-repeat",
+        lambda: (compiled(good()), [(X[:8], Y[:8])] * 6),
+    ),
+    "one batch in other orders": (
+        "batches_repeat",
+        "batches-repeat",
+        lambda: (compiled(good()), [(X[:8][order], Y[:8][order]) for order in ORDERS]),
+    ),
+    "a mirror that stays": ("augmentation_scale", "augmentation-stays", lambda: (flipped(True), (X, Y))),
+    "some black images": ("pixels", "pixels-empty", lambda: (compiled(good()), some_black(False))),
+    "a softmax over the batch": (
+        "head_activation",
+        "softmax-axis",
+        lambda: (on_top(layers.Softmax(axis=0), None), (X, Y)),
+    ),
+    "another order after each epoch": (
+        "order_changes",
+        "order-changes",
+        lambda: (compiled(good()), (X, Y), Epochs(True)),
+    ),
+    "turned": (
+        "shared_images",
+        "shared-images",
+        lambda: (compiled(good()), (X, Y), (np.rot90(X[:8], axes=(1, 2)), Y[:8])),
+    ),
+    "turned upside down and saved again": (
+        "shared_images",
+        "shared-images",
+        lambda: (compiled(good()), (X, Y), (saved_again(X[:8, ::-1]), Y[:8])),
+    ),
     "a step too far": (
         "step_destroys",
         "step-destroys",
@@ -581,6 +705,20 @@ TWINS = {
     "one part under one lamp": lambda: (compiled(head(unknown(size=64))), one_part(32, 1), one_part(16, 2)),
     "one image in eighty": lambda: (compiled(good(1, "sigmoid"), "binary_crossentropy"), InTurn(*rare())),
     "first rows without weight": lambda: (compiled(good()), (X, Y, (np.arange(48) > 20).astype("float32"))),
+    "a frozen layer that was trained": lambda: (two_dense(-2, trained=True), (X, Y)),
+    "a new first convolution that learns": lambda: (loaded("Conv1", frozen=False), (X, Y)),
+    "all loaded": lambda: (loaded(""), (X, Y)),
+    "two networks that are used": lambda: (called(TwoBases(True)), (X, Y)),
+    "a network for the loss": lambda: (called(OwnStep(False)), (X, Y)),
+    "a few images, again after all": lambda: (compiled(good()), batches(X[:24], Y[:24]) * 3),
+    "a mirror in training": lambda: (flipped(None), (X, Y)),
+    "black images of one class": lambda: (compiled(good()), some_black(True)),
+    "the same order after each epoch": lambda: (compiled(good()), (X, Y), Epochs(False)),
+    "turned in training": lambda: (
+        compiled(good()),
+        (np.concatenate([X, np.rot90(X, axes=(1, 2))]), np.tile(Y, 2)),
+        (X_VAL, Y_VAL),
+    ),
     "regularizer in time": lambda: (
         compiled(
             keras.Model(
@@ -656,6 +794,31 @@ def test_copies_among_images_that_are_all_alike():
 def test_an_overlap_of_logits_is_none(loss):
     model = with_loss(keras.losses.get(loss), 1)
     assert audit.check(model, (X, Y[:, None].astype("float32"))).codes == ("head-logits",)
+
+
+@pytest.mark.parametrize("turn", range(8))
+def test_each_way_to_turn_and_mirror_is_found(turn):
+    x = np.rot90(X_VAL, turn % 4, axes=(1, 2))
+    x = x[:, :, ::-1] if turn > 3 else x
+    found = {f.code: f.measured for f in audit.check(good(), (X_VAL, Y_VAL), (x, Y_VAL)).findings}
+    assert found["shared-images"] == len(X_VAL)
+
+
+def test_a_data_set_that_was_read_is_in_its_order():
+    ds = Epochs(True)
+    before = ds.rng.bit_generator.state
+    assert "order-changes" in audit.check(compiled(good()), (X, Y), ds).codes
+    np.testing.assert_array_equal(ds.rows, np.arange(16))
+    assert ds.rng.bit_generator.state == before
+
+
+def test_few_images_in_many_epochs_are_no_batch_again_and_again():
+    """Inside ``fit``, only the first epoch is seen."""
+    model, auditor = compiled(good()), audit.Callback()
+    model.fit(X[:16], Y[:16], batch_size=16, epochs=5, verbose=0, callbacks=[auditor])
+    assert "batches-repeat" not in auditor.report.codes
+    model.fit(iter([(X[:8], Y[:8])] * 6), steps_per_epoch=6, epochs=1, verbose=0, callbacks=[auditor])
+    assert "batches-repeat" in auditor.report.codes
 
 
 def test_an_image_set_of_another_crop_is_no_copy():

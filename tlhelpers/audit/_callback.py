@@ -153,6 +153,8 @@ class Callback(keras.callbacks.Callback):
     @_harmless
     def _see(self, name: str, batches: list[Any]) -> bool:
         """Keeps batches; with the first ones of training, checks the model before its first step."""
+        if name == "training" and self._logs:  # of a second epoch, whose images are those of the first
+            return False
         seen = self._batches[name]
         seen += batches
         away = keras.backend.backend() == "jax"  # it has the weights elsewhere during an epoch

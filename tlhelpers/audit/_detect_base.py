@@ -9,14 +9,15 @@ import keras
 from keras import ops
 
 from tlhelpers.audit._facts import Facts, needs
-from tlhelpers.audit._keras import layers_inside
-from tlhelpers.audit._model import broken_weights
+from tlhelpers.audit._keras import layers_inside, leaves
+from tlhelpers.audit._model import as_made, broken_weights
 from tlhelpers.audit._results import Finding, fault
 from tlhelpers.audit._training import effective_rate, optimizer_of
 
 CAREFUL = 1e-4  # a rate up to this one tells that a base is meant to be fine-tuned
 TINY = 1e-5  # a rate at which a head alone learns next to nothing
 FEW = 32  # rows in a batch from which on the statistics of batch normalization are let alone
+OWN = ("train_step", "compute_loss")  # what a model may do in its own way
 ALIKE = 0.5  # correlation of features in both modes from which on they are let alone, too
 
 
@@ -134,6 +135,26 @@ def base_random(facts: Facts) -> Iterator[Finding | str]:
     elif fresh > known // 4:
         what = f"{fresh} of the base's {known} layers that can tell are as new: the base is not pretrained"
         yield fault("base-random", f"{what}.", fresh)
+    else:
+        own = [la for la in facts.base.layers if hasattr(la, "kernel")]  # type: ignore[union-attr]
+        new = [la for la in own if as_made(la)]
+        frozen = [la.name for la in new if facts.frozen(la)]
+        if frozen and len(new) <= len(own) // 4:
+            what = f"{len(frozen)} frozen layers of the base have the kernels that they were made with"
+            yield fault("base-partly", f"{what}, first {frozen[0]}; the others were loaded.", len(frozen))
+
+
+@needs("base")
+def base_unused(facts: Facts) -> Iterator[Finding | str]:
+    """use of the base"""
+    if any(getattr(type(facts.model), name) is not getattr(keras.Model, name) for name in OWN):
+        yield "the model has a training step or a loss of its own, which may use what its call does not"
+        return
+    for network in (facts.base.network, *facts.base.others):  # type: ignore[union-attr]
+        if network is not None and facts.seen.used.isdisjoint(map(id, leaves(network))):
+            yield fault(
+                "base-unused", f"{network.name} is in the model, but a call of the model does not use it."
+            )
 
 
 def broken(facts: Facts) -> Iterator[Finding]:

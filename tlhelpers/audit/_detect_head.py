@@ -9,6 +9,7 @@ import numpy as np
 
 from tlhelpers.audit._facts import Facts, needs
 from tlhelpers.audit._heads import Head, is_one_hot, labels_in, of_output
+from tlhelpers.audit._model import as_made
 from tlhelpers.audit._results import Finding, fault
 
 PROBABILITIES = ("softmax", "sigmoid")
@@ -55,14 +56,26 @@ def head_activation(facts: Facts) -> Iterator[Finding]:
     """last activations"""
     for head in facts.heads:
         of = f" of a {head.under}" if head.under in CUT and head.end in PROBABILITIES else ""
-        if head.wants and (of or head.end not in (None, "linear", "ones", *PROBABILITIES)):
+        if head.end == "softmax over the batch":
+            yield fault("softmax-axis", f"{head.where} ends in a softmax over the rows of a batch.")
+        elif head.wants and (of or head.end not in (None, "linear", "ones", *PROBABILITIES)):
             what = f"{head.where} ends in a {head.end}{of}, and the loss wants {head.wants}."
             yield fault("head-activation", what, activation=head.under if of else head.end)
-        units = getattr(head.below, "units", None)
-        activation = getattr(getattr(head.below, "activation", None), "__name__", "")
-        if head.wants and units and units <= min(head.n, NARROW) and head.n > 1 and activation == "relu":
-            what = f"{head.below.name} has {units} relu units before {head.n} outputs"  # type: ignore[union-attr]
-            yield fault("head-narrow", f"{what}.", units)
+        for below in head.last[1:]:
+            units = getattr(below, "units", None)
+            activation = getattr(getattr(below, "activation", None), "__name__", "")
+            if head.wants and units and units <= min(head.n, NARROW) and head.n > 1 and activation == "relu":
+                what = f"{below.name} has {units} relu units before {head.n} outputs"
+                yield fault("head-narrow", f"{what}.", units)
+
+
+def head_frozen(facts: Facts) -> Iterator[Finding]:
+    """frozen heads"""
+    base = [] if facts.base is None else facts.base.layers
+    for layer in {id(layer): layer for head in facts.heads for layer in head.last}.values():
+        if facts.trainable and facts.frozen(layer) and layer not in base and as_made(layer):
+            what = f"{layer.name}, after the base, is frozen with the random kernel that it was made with"
+            yield fault("head-frozen", f"{what}.", layer=layer.name)
 
 
 @needs("compiled", "loss")

@@ -15,6 +15,7 @@ from tlhelpers.audit._probe import at_first_convolution, learned_before
 from tlhelpers.audit._results import Finding, fault
 
 UNKNOWN = "what reaches the first convolution is no preprocessing known here"
+SOME = 0.05  # of the images of one colour, in several classes: where they are one class, it is what it shows
 OUTSIDE = 0.5  # of the range in inference: what augmentation may leave it by
 
 
@@ -130,11 +131,16 @@ def _same(got: NDArray, want: NDArray) -> bool:
 def augmentation_scale(facts: Facts) -> Iterator[Finding | str]:
     """augmentation"""
     x = facts.prepared(facts.fitting(facts.rows.rows(16)[0]))  # type: ignore[union-attr]
-    calm, wild = (at_first_convolution(facts.model, facts.base, x, mode) for mode in (False, True))
-    if calm is None or wild is None or not np.median(calm.std(axis=(1, 2))):
+    calm, again, wild = (
+        at_first_convolution(facts.model, facts.base, x, mode) for mode in (False, False, True)
+    )
+    if calm is None or wild is None or again is None or not np.median(calm.std(axis=(1, 2))):
         yield "nothing of the images reaches the first convolution"
         return
     spread = float(np.ptp(calm))
+    if (moved := float(np.abs(again - calm).max())) > 0.01 * spread:
+        what = "In inference mode the same images reach the first convolution changed at random"
+        yield fault("augmentation-stays", f"{what}, by up to {moved:.3g}.", moved)
     outside = float(((wild < calm.min() - OUTSIDE * spread) | (wild > calm.max() + OUTSIDE * spread)).mean())
     lost = float(((calm < wild.min()) | (calm > wild.max())).mean())
     flat = float(np.median(wild.std(axis=(1, 2))) / np.median(calm.std(axis=(1, 2))))
@@ -163,7 +169,7 @@ def pixels(facts: Facts) -> Iterator[Finding]:
     """pixels"""
     greys = {}
     for name, x in facts.images.items():
-        yield from _pixel_faults(name, x, facts.styles[name] == (TWICE,))
+        yield from _pixel_faults(name, x, facts.styles[name] == (TWICE,), facts.sets[name].y)
         few = small(x)
         greys[name] = x.shape[3] == 3 and bool(np.ptp(few, axis=3).max() <= 0.01 * max(1e-9, np.ptp(few)))
     styles = facts.styles
@@ -178,7 +184,7 @@ def pixels(facts: Facts) -> Iterator[Finding]:
         yield fault(code, f"The {grey} images are grey, written three times{rest}.")
 
 
-def _pixel_faults(name: str, x: NDArray, twice: bool) -> Iterator[Finding]:
+def _pixel_faults(name: str, x: NDArray, twice: bool, y: Any) -> Iterator[Finding]:
     values = x.reshape(len(x), -1)
     broken = int((~np.isfinite(values).all(axis=1)).sum()) if x.dtype.kind == "f" else 0
     if broken:
@@ -186,8 +192,10 @@ def _pixel_faults(name: str, x: NDArray, twice: bool) -> Iterator[Finding]:
         return
     low, high = float(values.min()), float(values.max())
     spread = np.ptp(values, axis=1).astype(float)
-    empty = float((spread <= max(1.0 if x.dtype.kind in "iub" else 0.0, 1e-3 * (high - low))).mean())
-    if empty > 0.2:
+    plain = spread <= max(1.0 if x.dtype.kind in "iub" else 0.0, 1e-3 * (high - low))
+    empty = float(plain.mean())
+    some = empty > SOME and isinstance(y, np.ndarray) and len(np.unique(y[plain], axis=0)) > 1
+    if empty > 0.2 or some:
         black = " (all values are 0 or 1, in whole numbers)" if x.dtype.kind in "iub" and high <= 1 else ""
         yield fault("pixels-empty", f"{empty:.0%} of the {name} images have one colour{black}.", empty)
     elif len(x) >= 3 and (values == values[0]).all():

@@ -42,7 +42,9 @@ def shared_images(facts: Facts) -> Iterator[Finding | str]:
             if looks[earlier].alike:
                 yield f"{looks[earlier].alike:.0%} of the {earlier} images are as alike themselves as copies"
             if equal or near:
-                also = f", {near} of them changed (mirrored, brightened or saved again)" if near else ""
+                also = (
+                    f", {near} of them changed (turned, mirrored, brightened or saved again)" if near else ""
+                )
                 what = f"{equal + near} of {len(looks[later].pixels)} {later} images are {earlier} images"
                 yield fault("shared-images", f"{what}, too{also}.", equal + near)
 
@@ -53,7 +55,7 @@ class _Thumbnails:
     Attributes:
         exact: A number for each image that equal ones share.
         pixels: float32 (n, d): thumbnails of mean 0 and length 1; 0 for images that cannot be told apart.
-        mirrored: The same with left and right exchanged.
+        upright: The same, turned and mirrored alike, whatever way the image lies.
         alike: Share of images that look like another one of their set, where these are no accident.
         near: Correlation from which on an image of another set is a changed copy: where the images of one set
             are all alike, as of one part under one lamp, it has to be nearer than they are to each other.
@@ -63,18 +65,30 @@ class _Thumbnails:
         few = small(images)
         rows = np.round(few.reshape(len(few), -1).astype(np.float32), 3) + 0.0  # no -0, which has other bytes
         self.exact = np.array([hash(row.tobytes()) for row in rows])
-        self.pixels = self.mirrored = np.zeros((len(few), SIDE * SIDE * few.shape[3]), np.float32)
+        self.pixels = self.upright = np.zeros((len(few), SIDE * SIDE * few.shape[3]), np.float32)
         if min(few.shape[1:3]) >= 2 * SIDE:  # of fewer pixels there is not enough to look at
             edges = [np.linspace(0, n, SIDE + 1).astype(int)[:-1] for n in few.shape[1:3]]
             sums = np.add.reduceat(np.add.reduceat(few.astype(np.float32), edges[0], 1), edges[1], 2)
             sums /= np.add.reduceat(np.add.reduceat(np.ones((*few.shape[1:3], 1)), edges[0], 0), edges[1], 1)
-            self.pixels, self.mirrored = _normal(sums), _normal(sums[:, :, ::-1])
+            self.pixels, self.upright = _normal(sums), _normal(_upright(sums))
         some = np.random.default_rng(0).permutation(len(few))[:AMONG]
-        found = self.pixels[some] @ self.pixels.T
+        found = np.maximum(self.pixels[some] @ self.pixels.T, self.upright[some] @ self.upright.T)
         found[self.exact[some][:, None] == self.exact] = 0  # themselves, and the same picture twice
         nearest = found.max(axis=1)
         share, far = float((nearest >= NEAR).mean()), float(np.quantile(nearest, 0.98))
         self.alike, self.near = (share, max(NEAR, (1 + far) / 2)) if share > ACCIDENT else (0.0, NEAR)
+
+
+def _upright(thumbnails: NDArray) -> NDArray:
+    """Turns and mirrors images, so that all eight views of one are the same."""
+    across = np.einsum("nhwc,w->n", thumbnails, np.arange(SIDE) - (SIDE - 1) / 2)
+    down = np.einsum("nhwc,h->n", thumbnails, np.arange(SIDE) - (SIDE - 1) / 2)
+    found = thumbnails.copy()
+    found[across < 0] = found[across < 0, :, ::-1]
+    found[down < 0] = found[down < 0, ::-1]
+    turned = abs(down) > abs(across)
+    found[turned] = found[turned].swapaxes(1, 2)
+    return found
 
 
 def _normal(thumbnails: NDArray) -> NDArray:
@@ -95,9 +109,21 @@ def _shared(later: _Thumbnails, earlier: _Thumbnails) -> tuple[int, int]:
     if later.pixels.shape[1] == earlier.pixels.shape[1]:
         for start in range(0, len(equal), 1000):
             part = slice(start, start + 1000)
-            for pixels in (later.pixels[part], later.mirrored[part]):
-                near[part] |= (pixels @ earlier.pixels.T).max(axis=1) >= earlier.near
+            for a, b in ((later.pixels, earlier.pixels), (later.upright, earlier.upright)):
+                near[part] |= (a[part] @ b.T).max(axis=1) >= earlier.near
     return int(equal.sum()), int((near & ~equal).sum())
+
+
+@needs("batches", "images")
+def batches_repeat(facts: Facts) -> Iterator[Finding | str]:
+    """images of each batch"""
+    sample, images = facts.sets["training"], facts.images.get("training")
+    n = 0 if images is None else len(np.unique(_Thumbnails(images).exact))
+    if images is None or len(images) <= max(sample.sizes):
+        yield "the images of one batch alone were seen"
+    elif 1 < n <= max(sample.sizes):
+        what = f"The first {len(images)} training images, of several batches, are {n} images again and again"
+        yield fault("batches-repeat", f"{what}.", n)
 
 
 @needs("order")

@@ -1,5 +1,6 @@
 """What the auditor sees of a data set: a bounded number of rows, drawn once, whatever ``fit`` may take."""
 
+import copy
 import itertools
 import random
 from collections.abc import Callable, Iterable, Sequence
@@ -17,6 +18,7 @@ LOOK = 200  # rows that are looked at closely
 BATCHES = 16  # at most, of a data set whose batches can be taken anywhere
 IN_TURN = 64  # at most, of one that gives them in turn, of which all labels are wanted
 VALUES = 64 * 224 * 224 * 3  # of inputs: after as many, and `LOOK` rows, no other batch is taken
+LARGE = 500_000_000  # bytes in its arrays, from which on a data set is not copied
 COMPARED = 10_000  # rows of a set that are compared with those of the others
 
 
@@ -105,7 +107,8 @@ def draw(given: Any, inputs: int, twice: bool) -> Sample:
         count, n = _count(given), len(sample.sizes)
         sample.whole = n == count
         if twice or count is None:
-            again = list(itertools.islice(_batches(given), n if twice else 1))
+            later = _next_epoch(given) if twice else given
+            again = list(itertools.islice(_batches(later), n if twice else 1))
             sample.spent = not again
             if twice and again:
                 shuffles = getattr(given, "shuffle", None) is True
@@ -142,6 +145,20 @@ def from_batches(batches: Iterable[Any], bounded: bool = False) -> Sample:
         raise NotReadError("it gives no batch")
     x, y, weights = (_joined(part) for part in zip(*parts, strict=True))
     return Sample(x, y, weights, _joined(labels), sizes=sizes)
+
+
+def _next_epoch(given: Any) -> Any:
+    """Returns a data set as it is after an epoch; what it holds itself stays in its order."""
+    kinds = (list, np.ndarray, np.random.Generator, np.random.RandomState, random.Random)
+    held = {name: value for name, value in getattr(given, "__dict__", {}).items() if isinstance(value, kinds)}
+    large = sum(getattr(value, "nbytes", 0) for value in held.values()) > LARGE
+    if large or not callable(getattr(given, "on_epoch_end", None)):
+        return given
+    twin = copy.copy(given)
+    for name, value in held.items():
+        vars(twin)[name] = copy.copy(value) if isinstance(value, list) else copy.deepcopy(value)
+    twin.on_epoch_end()
+    return twin
 
 
 def _fitting(new: list[Any], known: list[Any]) -> list[Any]:

@@ -96,6 +96,10 @@ class Facts:
         """How the optimizer is written in code."""
         return f"keras.optimizers.{type(optimizer_of(self.model)).__name__}"
 
+    def frozen(self, layer: keras.layers.Layer) -> bool:
+        """Whether no weight of a layer is trainable."""
+        return not self.trainable.intersection(map(id, layer.weights))
+
     @cached_property
     def fresh(self) -> tuple[int, int]:
         """Layers of the base that are as new, and all that can tell."""

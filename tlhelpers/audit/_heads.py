@@ -23,9 +23,10 @@ class Head:
     Attributes:
         name: Its name where a model has several, else empty.
         n: Number of outputs.
-        end: "softmax", "sigmoid", "relu" or another activation, "linear", or "ones" where all are 1.
+        end: "softmax", "sigmoid", "relu" or another activation, "linear", "ones" where all are 1, or
+            "softmax over the batch".
         under: The activation that this one is taken of, such as a "relu" below a softmax, or ``None``.
-        below: The layer with weights below the last one.
+        last: The last two layers with weights, the last one first.
         loss: Its loss; ``None`` where there is none.
         kind: ``"sparse categorical"``, ``"categorical"`` or ``"binary"``; ``None`` for another loss.
         wants: Whether the loss takes logits or probabilities; ``None`` if neither, or if it cannot be told.
@@ -36,7 +37,7 @@ class Head:
     n: int
     end: str | None
     under: str | None
-    below: keras.layers.Layer | None
+    last: list[keras.layers.Layer]
     loss: Any
     kind: str | None = None
     wants: Wants | None = None
@@ -62,9 +63,9 @@ def heads_of(model: keras.Model, seen: Seen, sets: dict[str, Sample]) -> list[He
         loss = of_output(given, name, place)
         labels = {s: of_output(sample.labels, name, place, len(seen.outputs)) for s, sample in sets.items()}
         known = {s: np.asarray(y) for s, y in labels.items() if y is not None}
-        end, under, below = seen.ends[name]
+        end, under, last = seen.ends[name]
         head = Head(name if len(seen.outputs) > 1 else "", values.shape[-1] if values.ndim > 1 else 1,
-                    _end(_rows(values), end), under, below, loss, labels=known)  # fmt: skip
+                    _end(_rows(values), end), under, last, loss, labels=known)  # fmt: skip
         if loss is not None and values.ndim in (2, 4):
             head.kind = _KINDS.get(_loss_name(loss))
             with contextlib.suppress(Exception):  # a name that Keras does not know
@@ -104,6 +105,10 @@ def _end(values: NDArray, activation: str | None) -> str | None:
         return "ones"
     if values.shape[1] > 1 and (values >= 0).all() and np.allclose(values.sum(1), 1, atol=5e-3):
         return "softmax"
+    sums = values.sum(0)  # where outputs share 1 over the batch: the number of calls
+    shared = len(sums) > 1 and np.allclose(sums, np.round(sums[0]), atol=5e-3)
+    if shared and len(values) > sums[0] > 0.5 and np.ptp(values, 0).min() > 0:
+        return "softmax over the batch"
     if activation is not None or values.size < 8:
         return activation
     if values.min() > 0 and values.max() < 1:

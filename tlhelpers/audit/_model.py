@@ -33,6 +33,7 @@ _BEGINNINGS = {
     "C3s2 C3 C3 C3s2 C1": "efficientnetv2b0",
     "C4s4b C7b F F C7b F F": "convnexttiny",
 }
+LARGE = 5_000_000  # values of a kernel from which on it is not made a second time
 _VGG_WIDTHS = [64, 64, 128, 128, 256, 256, 256]  # plain networks of one's own have the same kinds of layers
 
 
@@ -45,14 +46,14 @@ class Base:
         network: The model inside the model; ``None`` where its layers lie open.
         top: The layers of the model itself that hold it.
         layers: All layers in it, at any depth.
-        others: Names of other networks with convolutions beside it.
+        others: Other networks with convolutions beside it.
     """
 
     family: str | None
     network: keras.Model | None
     top: list[keras.layers.Layer]
     layers: list[keras.layers.Layer]
-    others: tuple[str, ...] = ()
+    others: tuple[keras.Model, ...] = ()
 
 
 def find_base(model: keras.Model) -> Base | None:
@@ -69,8 +70,8 @@ def find_base(model: keras.Model) -> Base | None:
         top = [layer for layer in model.layers if layer is network or network in layers_inside(layer)]
         inside = layers_inside(network)
         apart = [n for n in networks if n is not network and n not in inside]
-        names = tuple(n.name for n in apart if network not in layers_inside(n))
-        return Base(_family(network, inside), network, top, inside, names)
+        others = tuple(n for n in apart if network not in layers_inside(n))
+        return Base(_family(network, inside), network, top, inside, others)
     family = _family(model, everything)
     frozen = [layer for layer in everything if layer.weights and not layer.trainable]
     places = [i for i, layer in enumerate(model.layers) if _has_convolution(layer)]
@@ -128,6 +129,18 @@ def fresh_layers(base: Base) -> tuple[int, int]:
     """
     states = [_as_new(layer) for layer in base.layers if not layers_inside(layer)]
     return states.count(True), len(states) - states.count(None)
+
+
+def as_made(layer: keras.layers.Layer) -> bool:
+    """Whether a layer has the kernel that it was made with, which its initializer gives once more.
+
+    A file does not hold the initializer's seed: of a model that was loaded whole, nothing is known.
+    """
+    kernel = getattr(layer, "kernel", None)
+    initializer = getattr(layer, "kernel_initializer", getattr(layer, "depthwise_initializer", None))
+    if kernel is None or not callable(initializer) or np.prod(kernel.shape) > LARGE:
+        return False
+    return bool(ops.all(ops.equal(ops.cast(kernel, "float32"), initializer(kernel.shape, dtype="float32"))))
 
 
 def broken_weights(model: keras.Model) -> list[str]:

@@ -21,8 +21,8 @@ from tlhelpers.audit._training import restored
 # other call is begun.
 VALUES, SECONDS = 16 * 224 * 224 * 3, 3.0
 ACTIVATIONS = {"softmax", "sigmoid", "relu", "relu6", "tanh", "elu", "gelu", "silu", "leakyrelu", "softplus"}
-End = tuple[str | None, str | None, keras.layers.Layer | None]
 Layers = list[keras.layers.Layer]
+End = tuple[str | None, str | None, Layers]
 Wants = Literal["logits", "probabilities"]
 
 
@@ -34,14 +34,16 @@ class Seen:
         outputs: What the model gave: name -> array ``(n, ...)``.
         features: What the base gave, averaged over the map: ``(n, d)``; ``None`` if there is no base.
         ends: The name of the activation that an output comes from, ``None`` where that cannot be told; of the
-            one that this is taken of, if any; and the layer with weights below the output layer.
+            one that this is taken of, if any; and the last two layers with weights, the last one first.
         pinned: Whether the base is called with ``training=False`` inside the model.
+        used: Ids of the layers that were called.
     """
 
     outputs: dict[str, NDArray]
     features: NDArray | None
     ends: dict[str, End]
     pinned: bool
+    used: set[int]
 
 
 # Layer, ids of inputs, output, arguments.
@@ -65,6 +67,7 @@ def look(model: keras.Model, base: Base | None, x: Any) -> Seen:
     ends = {name: _end(calls, value) for name, value in named.items()}
     network = None if base is None else base.network
     pinned = any(kw.get("training") is False for layer, _, _, kw in calls if layer is network)
+    used = {id(layer) for layer, *_ in calls}
     calls = []  # they hold every map of the network
     outputs, maps = [], []
     parts = tree.flatten(x)
@@ -77,7 +80,7 @@ def look(model: keras.Model, base: Base | None, x: Any) -> Seen:
         maps += [pooled(calls[-1][2])] if of_base else []
         calls.clear()
     given = {name: np.concatenate([part[name] for part in outputs]) for name in outputs[0]}
-    return Seen(given, np.concatenate(maps) if maps else None, ends, pinned)
+    return Seen(given, np.concatenate(maps) if maps else None, ends, pinned, used)
 
 
 def given_by(model: keras.Model, x: Any, rows: slice = slice(None)) -> dict[str, NDArray]:
@@ -177,28 +180,25 @@ def _record(calls: list[Call], layer: keras.layers.Layer, call: Callable, *args:
 def _end(calls: list[Call], output: Any) -> End:
     """Follows an output down to its activation, the one below that, and the second layer with weights."""
     names: list[str | None] = []
-    below: keras.layers.Layer | None = None
-    wanted, place, heads = id(output), len(calls), 0
-    while place:
+    last: Layers = []
+    wanted, place = id(output), len(calls)
+    while place and len(last) < 2:
         place -= 1
         layer, inputs, given, _ = calls[place]
         if wanted not in map(id, tree.flatten(given)) or isinstance(layer, keras.Model):
             continue
         activation = getattr(layer, "activation", None)
         own = str(getattr(activation, "__name__", type(activation or layer).__name__)).lower()
-        if heads and layer.weights:
-            below = layer
-            break
-        if not heads:
+        if not last:
             names += [own] if own in ACTIVATIONS else []
-            if layer.weights:
-                heads = 1
-                names += [] if names else ["linear" if own in ("linear", "dense", "nonetype") else None]
+            if layer.weights and not names:
+                names = ["linear" if own in ("linear", "dense", "nonetype") else None]
+        last += [layer] if layer.weights else []
         if len(inputs) != 1:
             break
         wanted = inputs[0]
     end, under = (*names, None, None)[:2]
-    return end, under, below
+    return end, under, last
 
 
 def _named(model: keras.Model, given: Any) -> dict[str, Any]:

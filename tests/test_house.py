@@ -24,7 +24,7 @@ ORDER = (
 )
 LINES = 350  # of a file, docstrings included
 # Code lines of a room; core is all that is in none of the others.
-LIMITS = {"audit": 1860, "app": 1550, "course": 400, "scale": 350, "core": 6350}
+LIMITS = {"audit": 1935, "app": 1550, "course": 400, "scale": 350, "core": 6350}
 FUNCTION = 60  # code lines of a function, but for two that do one thing after another
 LONG = {"_features": 70, "load": 65}  # all of `extract`; every check of a folder
 

@@ -81,9 +81,8 @@ def gather(
     # What is new is known before the first step alone.
     base = inside.setdefault("memory", {}).setdefault("base", find_base(model))
     if base is not None and base.others:
-        unchecked.append(
-            f"{', '.join(n.name for n in base.others)}: beside the base, which is the largest network"
-        )
+        names = ", ".join(network.name for network in base.others)
+        unchecked.append(f"{names}: beside the base, which is the largest network")
     meant = None if base is None else intent or intent_by_flags(base)
     return Facts(model, base, meant, intent is not None, sets, n_classes, inside_fit, **inside)
 

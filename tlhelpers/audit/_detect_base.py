@@ -152,9 +152,7 @@ def base_unused(facts: Facts) -> Iterator[Finding | str]:
         return
     for network in (facts.base.network, *facts.base.others):  # type: ignore[union-attr]
         if network is not None and facts.seen.used.isdisjoint(map(id, leaves(network))):
-            yield fault(
-                "base-unused", f"{network.name} is in the model, but a call of the model does not use it."
-            )
+            yield fault("base-unused", f"{network.name} is in the model, but its call does not use it.")
 
 
 def broken(facts: Facts) -> Iterator[Finding]:

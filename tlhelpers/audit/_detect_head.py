@@ -92,12 +92,10 @@ def metric_threshold(facts: Facts) -> Iterator[Finding | str]:
         parts = [of_output(part, head.name, place) for part in parts] if head.name else parts
         for name, config in _metrics(parts):
             if (wrong := _wrong_metric(head, name, config)) is not None:
-                found = fault("metric-threshold", f"{head.where} {wrong}.", 0.5 if "0.5" in wrong else None)
-                yield (
-                    found
-                    if name in ("accuracy", "acc") and "0.5" in wrong
-                    else replace(found, **OTHER_METRICS)
-                )
+                half = "0.5" in wrong
+                found = fault("metric-threshold", f"{head.where} {wrong}.", 0.5 if half else None)
+                known = half and name in ("accuracy", "acc")
+                yield found if known else replace(found, **OTHER_METRICS)
                 break
 
 

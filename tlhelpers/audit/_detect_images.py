@@ -90,9 +90,8 @@ def _palette(facts: Facts, prepare: Prepare) -> Any:
     def plain(value: NDArray) -> NDArray:
         if not is_image(value):
             return np.repeat(value[:1], len(COLOURS), axis=0)
-        colours = np.asarray(
-            prepare(COLOURS if value.shape[3] == 3 else _preprocessing.greys_of(COLOURS)), np.float32
-        )
+        shades = COLOURS if value.shape[3] == 3 else _preprocessing.greys_of(COLOURS)
+        colours = np.asarray(prepare(shades), np.float32)
         return np.tile(colours[:, None, None, : value.shape[3]], (1, *value.shape[1:3], 1))
 
     return facts.prepared(facts.fitting(mapped(plain, like))) if images_in(like) else None
@@ -102,9 +101,8 @@ def _preprocessing_fault(got: NDArray, family: str) -> tuple[str, str, float] | 
     """Says what is wrong with the colours at the first convolution: code, words, largest difference."""
     expected = _preprocessing.expected_by(family)
     grey = np.ptp(got, axis=0).min() > 0 and bool(np.allclose(got[3:6].std(0), 0, atol=1e-5))
-    colours = (
-        _preprocessing.greys_of(COLOURS) if grey else COLOURS
-    )  # grey images, or a model that makes them grey
+    # Grey images, or a model that makes them grey.
+    colours = _preprocessing.greys_of(COLOURS) if grey else COLOURS
     wanted = [prepare(colours) for prepare in expected]
     if any(_same(got, want) for want in wanted):
         return None
@@ -131,9 +129,8 @@ def _same(got: NDArray, want: NDArray) -> bool:
 def augmentation_scale(facts: Facts) -> Iterator[Finding | str]:
     """augmentation"""
     x = facts.prepared(facts.fitting(facts.rows.rows(16)[0]))  # type: ignore[union-attr]
-    calm, again, wild = (
-        at_first_convolution(facts.model, facts.base, x, mode) for mode in (False, False, True)
-    )
+    modes = (False, False, True)
+    calm, again, wild = (at_first_convolution(facts.model, facts.base, x, mode) for mode in modes)
     if calm is None or wild is None or again is None or not np.median(calm.std(axis=(1, 2))):
         yield "nothing of the images reaches the first convolution"
         return

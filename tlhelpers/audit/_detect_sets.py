@@ -42,9 +42,8 @@ def shared_images(facts: Facts) -> Iterator[Finding | str]:
             if looks[earlier].alike:
                 yield f"{looks[earlier].alike:.0%} of the {earlier} images are as alike themselves as copies"
             if equal or near:
-                also = (
-                    f", {near} of them changed (turned, mirrored, brightened or saved again)" if near else ""
-                )
+                how = "turned, mirrored, brightened or saved again"
+                also = f", {near} of them changed ({how})" if near else ""
                 what = f"{equal + near} of {len(looks[later].pixels)} {later} images are {earlier} images"
                 yield fault("shared-images", f"{what}, too{also}.", equal + near)
 
@@ -81,8 +80,8 @@ class _Thumbnails:
 
 def _upright(thumbnails: NDArray) -> NDArray:
     """Turns and mirrors images, so that all eight views of one are the same."""
-    across = np.einsum("nhwc,w->n", thumbnails, np.arange(SIDE) - (SIDE - 1) / 2)
-    down = np.einsum("nhwc,h->n", thumbnails, np.arange(SIDE) - (SIDE - 1) / 2)
+    ramp = np.arange(SIDE) - (SIDE - 1) / 2
+    across, down = (np.einsum(f"nhwc,{side}->n", thumbnails, ramp) for side in "wh")
     found = thumbnails.copy()
     found[across < 0] = found[across < 0, :, ::-1]
     found[down < 0] = found[down < 0, ::-1]

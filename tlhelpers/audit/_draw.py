@@ -1,5 +1,6 @@
 """What the auditor sees of a data set: a bounded number of rows, drawn once, whatever ``fit`` may take."""
 
+import contextlib
 import copy
 import itertools
 import random
@@ -151,14 +152,15 @@ def _next_epoch(given: Any) -> Any:
     """Returns a data set as it is after an epoch; what it holds itself stays in its order."""
     kinds = (list, np.ndarray, np.random.Generator, np.random.RandomState, random.Random)
     held = {name: value for name, value in getattr(given, "__dict__", {}).items() if isinstance(value, kinds)}
-    large = sum(getattr(value, "nbytes", 0) for value in held.values()) > LARGE
-    if large or not callable(getattr(given, "on_epoch_end", None)):
-        return given
-    twin = copy.copy(given)
-    for name, value in held.items():
-        vars(twin)[name] = copy.copy(value) if isinstance(value, list) else copy.deepcopy(value)
-    twin.on_epoch_end()
-    return twin
+    light = sum(getattr(value, "nbytes", 0) for value in held.values()) < LARGE
+    if light and callable(getattr(given, "on_epoch_end", None)):
+        with contextlib.suppress(Exception):  # what cannot be copied is read in the same epoch once more
+            twin = copy.copy(given)
+            for name, value in held.items():
+                vars(twin)[name] = copy.copy(value) if isinstance(value, list) else copy.deepcopy(value)
+            twin.on_epoch_end()
+            return twin
+    return given
 
 
 def _fitting(new: list[Any], known: list[Any]) -> list[Any]:

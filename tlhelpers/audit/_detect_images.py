@@ -129,8 +129,7 @@ def _same(got: NDArray, want: NDArray) -> bool:
 def augmentation_scale(facts: Facts) -> Iterator[Finding | str]:
     """augmentation"""
     x = facts.prepared(facts.fitting(facts.rows.rows(16)[0]))  # type: ignore[union-attr]
-    modes = (False, False, True)
-    calm, again, wild = (at_first_convolution(facts.model, facts.base, x, mode) for mode in modes)
+    calm, again, wild = (at_first_convolution(facts.model, facts.base, x, m) for m in (False, False, True))
     if calm is None or wild is None or again is None or not np.median(calm.std(axis=(1, 2))):
         yield "nothing of the images reaches the first convolution"
         return

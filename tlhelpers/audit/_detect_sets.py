@@ -42,8 +42,7 @@ def shared_images(facts: Facts) -> Iterator[Finding | str]:
             if looks[earlier].alike:
                 yield f"{looks[earlier].alike:.0%} of the {earlier} images are as alike themselves as copies"
             if equal or near:
-                how = "turned, mirrored, brightened or saved again"
-                also = f", {near} of them changed ({how})" if near else ""
+                also = f", {near} of them changed (turned, mirrored, brightened, saved again)" if near else ""
                 what = f"{equal + near} of {len(looks[later].pixels)} {later} images are {earlier} images"
                 yield fault("shared-images", f"{what}, too{also}.", equal + near)
 

@@ -75,4 +75,4 @@ def load(preset: str | Path, *, image_size: int | None = None, pretrained: bool 
     x = network({"images": x} if keyed else x)
     x = x[:, 0] if n_axes == 3 else keras.layers.GlobalAveragePooling2D(name="pool")(x)
     model = keras.Model(inputs, x, name=re.sub(r"\W", "_", Path(name).name))
-    return Backbone(name, side, model, name if pretrained else "random")
+    return Backbone(model.name, side, model, name if pretrained else "random")
